@@ -65,7 +65,7 @@ _PLACES = {
     "LivePlay": ("engine.live_play", "LivePlay"),
     "LiveUpdate": ("engine.live", "LiveUpdate"),
     "Model": ("bundle.model_folder", "Model"),
-    "ModelConfig": ("model.model", "ModelConfig"),
+    "ModelConfig": ("model.config", "ModelConfig"),
     "MovieLens": ("datasets.movielens", "MovieLens"),
     "Primary": ("engine.live", "Primary"),
     "ScoredItem": ("engine.live", "ScoredItem"),

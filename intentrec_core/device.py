@@ -39,9 +39,10 @@ def resolve_device(name: str) -> str:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device {name}: this machine has no CUDA device; use auto or cpu")
     try:
-        return str(torch.device(name))
+        device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"device {name!r}; allowed: auto, cpu, cuda, cuda:N") from error
+    return CPU if device.type == CPU else str(device)
 
 
 def device_memory(device: str) -> DeviceMemory | None:
@@ -49,7 +50,7 @@ def device_memory(device: str) -> DeviceMemory | None:
 
     Raises: EngineError when the device or its driver does not answer.
     """
-    if device == CPU:
+    if not device.startswith("cuda"):
         return None
     import torch
 

@@ -29,7 +29,7 @@ from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.model.config import ModelConfig
 from intentrec_core.model.intent_score import label_shares
-from intentrec_core.model.weights import Array, ModelWeights, weight_shapes
+from intentrec_core.model.weights import Array, ModelWeights, untrained_bias, weight_shapes
 from intentrec_core.plays.profile import DataProfile
 from intentrec_core.successors import Successors, SuccessorTable
 
@@ -290,15 +290,16 @@ class ContentsReader:
             card = json.loads((self._path / bundle.MODEL).read_bytes())
             untrained = card.pop(_UNTRAINED, [])
             config = ModelConfig(**card)
-            arrays = self._arrays(bundle.WEIGHTS)
-            wanted = weight_shapes(config, domain, len(item_table))
-            if "intent_beta" in wanted:
-                # Of an earlier release, without it: intents add nothing to its scores.
-                arrays.setdefault("intent_beta", np.zeros(wanted["intent_beta"], dtype=np.float32))
-            self._same_shapes(bundle.WEIGHTS, {name: array.shape for name, array in arrays.items()}, wanted)
-            return ModelWeights(config, domain, item_table, arrays, untrained)
+            untrained_bias(domain, untrained)  # refuses heads that are none
         except (ValueError, TypeError, AttributeError, ConfigError) as error:
             raise self._error(BundleFault.SHAPE, f"{bundle.MODEL}: {error}") from error
+        arrays = self._arrays(bundle.WEIGHTS)
+        wanted = weight_shapes(config, domain, len(item_table))
+        if "intent_beta" in wanted:
+            # Of an earlier release, without it: intents add nothing to its scores.
+            arrays.setdefault("intent_beta", np.zeros(wanted["intent_beta"], dtype=np.float32))
+        self._same_shapes(bundle.WEIGHTS, {name: array.shape for name, array in arrays.items()}, wanted)
+        return ModelWeights(config, domain, item_table, arrays, untrained)
 
     def vectors(self, model: ModelWeights) -> ItemVectors:
         """The item vectors, which must be those of the weights."""
@@ -346,6 +347,8 @@ class ContentsReader:
             return load_arrays((self._path / file).read_bytes())
         except SafetensorError as error:
             raise self._error(BundleFault.SHAPE, f"{file}: {error}") from error
+        except KeyError as error:
+            raise self._error(BundleFault.SHAPE, f"{file}: NumPy has no numbers of the type {error}") from error
 
     def _arrays(self, file: str) -> dict[str, NDArray[np.float32]]:
         arrays = self._read(file)

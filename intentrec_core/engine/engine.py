@@ -94,8 +94,8 @@ class IncrementalEngine:
     """Encodes plays of members with one set of weights, over a pool of cached keys and values.
 
     ``pool_bytes`` is the memory limit of the members' keys and values, and ``kv_dtype`` their type. ``device``: ``cpu``, ``cuda``
-    or ``cuda:N``. ``num_threads`` encode at once on a CPU. ``make_encoder`` makes an encoder from the bytes of its pool; by
-    default the device decides. Not thread safe: one thread owns an engine. A pool belongs to one engine and therefore to one
+    or ``cuda:N``. ``num_threads``: how many threads encode on a CPU. ``make_encoder`` makes an encoder from the bytes of its
+    pool; by default the device decides. Not thread safe: one thread owns an engine. A pool belongs to one engine and therefore to one
     version of the weights and one type: what is cached is never read with others than it was written with.
 
     Raises: ConfigError when the pool is too small for one member, or for int8 on another device than the CPU.
@@ -314,7 +314,7 @@ class IncrementalEngine:
 
 
 def encoder_on(device: str, weights: ModelWeights, kv_dtype: KvDtype, num_threads: int) -> Callable[[int], Encoder]:
-    """What makes a model's encoder for a device from the bytes of its pool. Without a CUDA device, torch is not imported.
+    """What makes a model's encoder for a device from the bytes of its pool. For ``cpu``, torch is not imported.
 
     Raises: ConfigError for int8 on another device than the CPU.
     """

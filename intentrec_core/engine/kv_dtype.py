@@ -1,4 +1,4 @@
-"""The type of cached keys and values on the CPU."""
+"""What cached keys and values are kept in."""
 
 from __future__ import annotations
 

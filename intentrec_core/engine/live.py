@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -20,7 +21,9 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from intentrec_core.device import CPU
 from intentrec_core.domain.spec import Domain, Filter, FilterKind
+from intentrec_core.engine.cuda.encoder import TorchEncoder
 from intentrec_core.engine.engine import Encoded, EngineStats, IncrementalEngine
 from intentrec_core.engine.kv_dtype import KvDtype
 from intentrec_core.engine.live_play import NO_ATTRIBUTES, LiveOutcome, LivePlay, in_builtins, problems
@@ -172,6 +175,7 @@ class LiveEncoder:
                 device=device,
                 kv_dtype=kv_type,
                 num_threads=torch.get_num_threads(),
+                make_encoder=None if device == CPU else partial(TorchEncoder, model.network.eval()),
             )
         except ConfigError as error:
             raise ConfigError(f"cache_bytes is too small: {error}") from error
@@ -346,7 +350,7 @@ class _Ranker:
         self._bias_V: NDArray[np.float32] = bias.float().cpu().numpy()
         self._vocabulary, self._titles, self._layout = model.vocabulary, model.item_table.titles, layout
         domain, self._scored = model.network.domain, model.network.scored
-        self._betas = model.network.betas()[self._scored]
+        self._betas = weights.betas()[self._scored]
         self._available = np.ones(len(model.vocabulary), dtype=np.bool_)
         self._available[0] = False
         self._by_member: list[tuple[Filter, Any]] = []

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from intentrec_core.engine.engine import Encoded
 from intentrec_core.features.features import FeatureBuilder
 from intentrec_core.item_offsets import ItemOffsets
-from intentrec_core.model.own_columns import MINUTE_S, seen_by_gate
+from intentrec_core.model.own_item_inputs import MINUTE_S, seen_by_gate
 from intentrec_core.model.weights import ModelWeights
 
 

@@ -35,7 +35,7 @@ from intentrec_core.model.attention import Attend, FullAttend, SelfAttention, Ti
 from intentrec_core.model.config import FIELD_WIDTH, ModelConfig
 from intentrec_core.model.dropout import Dropout
 from intentrec_core.model.intent_score import label_scores, label_shares, scored_heads
-from intentrec_core.model.own_columns import seen_by_gate
+from intentrec_core.model.own_item_inputs import seen_by_gate
 from intentrec_core.model.own_items import OwnItems, OwnOffsets
 from intentrec_core.model.weights import ModelWeights, heads_without_training, item_columns, untrained_bias
 
@@ -184,7 +184,8 @@ class IntentRec(nn.Module):
     @classmethod
     def of(cls, weights: ModelWeights) -> Self:
         """The network with these weights, which are copied, on the CPU and in evaluation mode."""
-        network = cls(weights.config, weights.domain, weights.items)
+        with torch.random.fork_rng(devices=[]):  # the weights it begins with are drawn, and then replaced
+            network = cls(weights.config, weights.domain, weights.items)
         network.set_untrained_heads(weights.untrained_heads)
         network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.arrays.items()})
         return network.eval()
@@ -308,13 +309,6 @@ class IntentRec(nn.Module):
     def item_logits(self, query: Tensor) -> Tensor:
         """Scores of all items. Shapes: f32[..., Q] -> f32[..., V]."""
         return functional.linear(query, *self.item_vectors())
-
-    def betas(self) -> NDArray[np.float32]:
-        """How much each head of the domain adds to the score of an item; 0 for one that does not take part. Shape: f32[M]."""
-        betas = np.zeros(len(self.domain.heads), dtype=np.float32)
-        if self.intent_beta is not None:
-            betas[self.scored] = self.intent_beta.detach().float().cpu().numpy()
-        return betas
 
     def grow(self, items: ItemLabels) -> None:
         """Extends the model to a longer item table. New rows start as the mean of the known items; their catalogue fields

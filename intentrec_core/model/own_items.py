@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from intentrec_core.model.own_columns import KEY_WIDTH, MINUTE_S, PAIR_COLUMNS
+from intentrec_core.model.own_item_inputs import KEY_WIDTH, MINUTE_S, PAIR_COLUMNS
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from intentrec_core.features.count_columns import NUM_COLUMNS
 from intentrec_core.features.labels import ItemLabels
 from intentrec_core.model.config import FIELD_WIDTH, TIME_COLUMNS, ModelConfig
 from intentrec_core.model.intent_score import label_shares, scored_heads
-from intentrec_core.model.own_columns import KEY_WIDTH, PAIR_COLUMNS
+from intentrec_core.model.own_item_inputs import KEY_WIDTH, PAIR_COLUMNS
 
 Array = NDArray[np.float32]
 
@@ -70,7 +70,7 @@ class ModelWeights:
     def new_item_weights(self, items: ItemLabels) -> tuple[Array, Array]:
         """Weights and biases that :meth:`item_weights` gives to ``items`` once the network has grown by them.
 
-        Shapes: R rows of items, without row 0 -> f32[R, W], f32[R].
+        Shapes: R rows of items -> f32[R, W], f32[R]; where row 0 is no item, that of the result is of no use.
         """
         content = self._content(*item_columns(self.domain, items))
         known, biases = self.arrays["item.weight"][1:], self.arrays["item_bias"][1:]

@@ -82,8 +82,8 @@ def fit(
     text to text).
     ``domain`` is the name of a shipped domain (movielens, video, shop …) or the path of a domain file. ``config`` is a
     :class:`~intentrec_core.training.config.TrainConfig`, whose ``epochs`` and ``seed`` the arguments of that name replace;
-    ``model_config`` is a :class:`~intentrec_core.model.model.ModelConfig`. One that is not given is what ``[first_model]`` of the
-    domain declares. One that is given is taken as it is; ``for_domain`` of its class makes one of what is declared and given.
+    ``model_config`` is a :class:`~intentrec_core.model.config.ModelConfig`. One that is not given is what ``[first_model]`` of
+    the domain declares. One that is given is taken as it is; ``for_domain`` of its class makes one of what is declared and given.
     ``device`` is ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``. ``progress`` is called after each step,
     ``epoch_done`` after each epoch.
 

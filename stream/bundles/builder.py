@@ -281,7 +281,9 @@ def _asked(model: IntentRec, features: FeatureBuilder, contexts: Sequence[bytes]
     encoded = recompute(model, features, contexts)
     labelled = item_label_heads(model.domain)
     probabilities = [p for head, p in zip(model.domain.heads, encoded.heads, strict=False) if head in labelled]
-    betas = [float(beta) for head, beta in zip(model.domain.heads, model.betas(), strict=True) if head in labelled]
+    betas = [
+        float(beta) for head, beta in zip(model.domain.heads, model.weights().betas(), strict=True) if head in labelled
+    ]
     if not probabilities:  # a model without heads still has the labels in its vectors
         probabilities = [np.zeros((len(contexts), head.num_labels), dtype=np.float32) for head in labelled]
     return query(encoded.item_NW, weighted_scores(probabilities, betas))

@@ -28,7 +28,7 @@ from tests.bench.baselines.quix.environment import quix_python
 from tests.bench.harness import BenchOptions, Figures
 from tests.bench.rates import BenchFailed, OutputCount, Program, Rate, measure_rate
 from tests.bench.worker_plays import NUM_ACTIVE, plays
-from tests.bench.worker_stand import OUR_WORKER, PASS_THROUGH, TORCH_THREADS, Stand, open_stand
+from tests.bench.worker_stand import NUM_THREADS, OUR_WORKER, PASS_THROUGH, Stand, open_stand
 from tests.bench.worker_world import NUM_PLANNING, fill_plays, open_row
 
 RAW = ("-m", "tests.bench.baselines.raw_loop")
@@ -53,7 +53,7 @@ class Row:
     num_idle: int = 0
     rounds: int = 3
     processes: int = 1
-    threads: tuple[int, ...] = (TORCH_THREADS,)
+    threads: tuple[int, ...] = (NUM_THREADS,)
 
 
 #: In the order in which they run: what is compared stands together.

@@ -26,7 +26,7 @@ GAP_S = 15_800.0
 
 @dataclass(frozen=True)
 class MadeUpItems:
-    """See :class:`intentrec_core.model.model.ItemLabels`."""
+    """See :class:`intentrec_core.features.labels.ItemLabels`."""
 
     codes: NDArray[np.int64]
     multi: dict[str, NDArray[np.float32]]

@@ -19,7 +19,7 @@ from intentrec_core.engine.encoder import StepOutput
 from intentrec_core.engine.engine import EncodeRequest, IncrementalEngine
 from intentrec_core.features.columns import Columns
 from intentrec_core.history.history import History
-from intentrec_core.model.model import IntentRec
+from intentrec_core.model.weights import ModelWeights
 from intentrec_core.simulation.simulate import World
 from tests.bench.engine_world import NUM_ITEMS, EngineWorld
 from tests.bench.harness import Figures
@@ -55,8 +55,8 @@ class Found:
 class WholeSlots(CpuEncoder):
     """An encoder that says that a slot cannot be divided."""
 
-    def __init__(self, model: IntentRec, pool_bytes: int) -> None:
-        super().__init__(model, pool_bytes)
+    def __init__(self, model: ModelWeights, pool_bytes: int, *, num_threads: int = 1) -> None:
+        super().__init__(model, pool_bytes, num_threads=num_threads)
         self._slot_groups = self.slot_units
         self.slot_units, self.unit_plays = 1, self.slot_units * self.unit_plays
 

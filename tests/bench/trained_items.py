@@ -219,7 +219,9 @@ def queries_of(
             for head, logits in zip(model.domain.heads, output.head_logits, strict=True)
             if head in labelled
         ]
-        betas = [beta for head, beta in zip(model.domain.heads, model.betas(), strict=True) if head in labelled]
+        betas = [
+            beta for head, beta in zip(model.domain.heads, model.weights().betas(), strict=True) if head in labelled
+        ]
         asked.append(query(output.item_BTW.numpy()[wanted], weighted_scores(heads, betas)))
         num += len(asked[-1])
         if at_most is not None and num >= at_most:

@@ -22,7 +22,7 @@ OUR_WORKER = ("-m", "stream.cli", "worker")
 PASS_THROUGH = ("-m", "tests.bench.baselines.pass_through")
 #: For every program and every stage alike: the machine's other core is the broker's and the event loop's, and two threads of
 #: torch that wait for each other on two busy cores are slower than one.
-TORCH_THREADS = 1
+NUM_THREADS = 1
 _ONE_MEMBER_BYTES = 4 << 20
 
 
@@ -45,7 +45,7 @@ class Stand:
         return {
             **{f"INTENTREC_{name.upper()}": str(value) for name, value in given.items()},
             "BENCH_BODIES": str(self.folder),
-            "OMP_NUM_THREADS": str(TORCH_THREADS),
+            "OMP_NUM_THREADS": str(NUM_THREADS),
         }
 
     def another_bundle(self, seed: int) -> str:

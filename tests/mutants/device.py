@@ -48,7 +48,7 @@ DEVICE = (
     ),
     Mutant(
         "device: periods are made from Python numbers in every step",
-        (Edit(TIME, "/ self.periods_s)", "/ ts_BT.new_tensor(self.PERIODS_S))"),),
+        (Edit(TIME, "/ self.periods_s)", "/ ts_BT.new_tensor(PERIODS_S))"),),
         (TEST_STEP,),
     ),
     Mutant(

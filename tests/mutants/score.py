@@ -89,8 +89,8 @@ SCORE = (
         (
             Edit(
                 CONTENTS,
-                '                arrays.setdefault("intent_beta", np.zeros(wanted["intent_beta"], dtype=np.float32))\n',
-                "                pass\n",
+                '            arrays.setdefault("intent_beta", np.zeros(wanted["intent_beta"], dtype=np.float32))\n',
+                "            pass\n",
             ),
         ),
         (TEST_FORMAT,),

@@ -37,7 +37,7 @@ WEIGHTS_AS_ARRAYS = (
     fault(
         "a bundle's weights may have any shape",
         CONTENTS,
-        "            self._same_shapes(bundle.WEIGHTS, {name: array.shape for name, array in arrays.items()}, wanted)\n",
+        "        self._same_shapes(bundle.WEIGHTS, {name: array.shape for name, array in arrays.items()}, wanted)\n",
         "",
         "tests/unit/intentrec_core/bundle/test_format.py",
     ),
@@ -61,5 +61,33 @@ WEIGHTS_AS_ARRAYS = (
         "    kv_dtype.check_on(device)\n",
         "    import intentrec_core.engine.cuda.encoder\n    kv_dtype.check_on(device)\n",
         TEST_WITHOUT,
+    ),
+    fault(
+        "a worker encodes on one thread",
+        "stream/bundles/serving.py",
+        "            num_threads=num_threads(),\n",
+        "",
+        "tests/unit/stream/bundles/test_threads.py",
+    ),
+    fault(
+        "no device is ever found",
+        "intentrec_core/device.py",
+        "        ctypes.CDLL(_DRIVER)\n",
+        "        return False\n",
+        "tests/unit/intentrec_core/test_device.py",
+    ),
+    fault(
+        "vectors of items write into the network",
+        CONTENTS,
+        "    bias_V = bias_V.copy()  # it may be the model's own\n",
+        "",
+        TEST_WEIGHTS,
+    ),
+    fault(
+        "the table of items is held twice",
+        "intentrec_core/engine/cpu/weights.py",
+        'item=arrays["item.weight"],',
+        'item=_array(arrays["item.weight"]),',
+        TEST_WEIGHTS,
     ),
 )

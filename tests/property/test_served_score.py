@@ -133,7 +133,7 @@ def test_the_served_score_is_the_trained_logit(
     vectors = item_vectors(network.weights(), model.item_table, START_MS / 1000)
     index = ExactIndex(augment(vectors.weights, vectors.bias, list(vectors.labels.values())))
     labelled = [m for m, head in enumerate(domain.heads) if head in item_label_heads(domain)]
-    scaled = np.float32(scale) * network.betas()[labelled]
+    scaled = np.float32(scale) * network.weights().betas()[labelled]
     rows, scores = index.search(
         query(encoded.item_NW, weighted_scores([encoded.heads[m] for m in labelled], scaled)), NUM_ITEMS
     )

@@ -37,7 +37,7 @@ def naive_scores(model: IntentRec, table: ItemTable, encoded: Encoded, row: int 
     """Scores of all items after one encoded play; -inf for row 0. Shape: f64[V]."""
     weights, bias = (tensor.detach().double().numpy() for tensor in model.item_weights())
     scores = weights @ encoded.item_NW[row].astype(np.float64) + bias
-    betas = model.betas().tolist()
+    betas = model.weights().betas().tolist()
     for head, beta, probabilities in zip(model.domain.heads, betas, encoded.heads, strict=False):
         if head.source is not FieldSource.CATALOGUE:
             assert beta == 0

@@ -107,9 +107,7 @@ class StepWeights(NamedTuple):
 
 
 def step_weights(model: ModelWeights) -> StepWeights:
-    """A model's weights in the layout of the compiled step. Arrays that have this layout already are shared with the
-    model.
-    """
+    """A model's weights in the layout of the compiled step. What it has of each item is shared with the model."""
     config, arrays = model.config, model.arrays
     has_intents = config.intent_stage
     stages = ["intent_encoder", "item_encoder"] if has_intents else ["item_encoder"]
@@ -133,9 +131,10 @@ def _fields(model: ModelWeights) -> FieldWeights:
     dynamic, dynamic_first = _joined([arrays[f"fields.dynamic.{i}.weight"] for i in range(len(domain.dynamic_fields))])
     multi, multi_first = _joined([arrays[f"fields.multi.{i}.weight"].T for i in range(len(domain.multi_fields))])
     return FieldWeights(
-        item=_array(arrays["item.weight"]),
+        # Read by the row. A copy that begins at a cache line would be a second one of what is largest.
+        item=arrays["item.weight"],
         static_codes=model.static_codes,
-        labels=_array(model.multi_labels),
+        labels=model.multi_labels,
         static=static,
         static_first=static_first,
         multi=multi,

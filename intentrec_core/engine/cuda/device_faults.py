@@ -41,5 +41,5 @@ def first_line(error: RuntimeError) -> str:
 
 
 def _no_memory(error: BaseException) -> bool:
-    torch = sys.modules.get("torch")  # not imported: it raised nothing
+    torch = sys.modules.get("torch")  # None: torch was never imported, so this is not its error
     return (torch is not None and isinstance(error, torch.OutOfMemoryError)) or str(error).startswith(_NO_MEMORY)

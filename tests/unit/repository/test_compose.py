@@ -117,7 +117,7 @@ def test_a_stopped_worker_has_longer_than_its_drain_takes() -> None:
 def test_every_setting_that_is_named_is_a_real_one_and_its_value_is_allowed() -> None:
     for name, service in OURS.items():
         environment = service["environment"]
-        settings_named = environment.keys() - {"OMP_NUM_THREADS"}  # torch's own
+        settings_named = environment.keys() - {"OMP_NUM_THREADS"}  # OpenMP's own
         assert settings_named <= {PREFIX + field.upper() for field in Settings.model_fields}, name
         settings = Settings(**{key.removeprefix(PREFIX).lower(): environment[key] for key in settings_named})
         assert settings.broker == "kafka:9092"

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
+from safetensors.torch import save as save_tensors
 
 from index import artifact
 from index.golden import check_golden, golden_bytes
@@ -344,6 +345,8 @@ def test_a_wrong_shape_is_found_though_the_checksums_are_right(tmp_path, files):
         changed(files, bundle.VECTORS, bias=np.zeros((31, 1), dtype=np.float32)),
         changed(files, bundle.VECTORS, surplus=np.zeros(31, dtype=np.float32)),
         changed(files, bundle.WEIGHTS, item_bias=np.zeros(12, dtype=np.float32)),
+        changed(files, bundle.WEIGHTS, item_bias=np.zeros(31, dtype=np.float64)),
+        {bundle.WEIGHTS: save_tensors({"item_bias": torch.zeros(31, dtype=torch.bfloat16)})},
         {bundle.WEIGHTS: b"not safetensors"},
         {bundle.MODEL: b'{"width": 32, "num_heads": 2, "num_layers": 2, "intent_width": 8}'},
         {bundle.MODEL: b'{"depth": 3}'},

@@ -15,7 +15,7 @@ from intentrec_core.engine.reference import recompute
 from intentrec_core.features.context_batch import ContextBatch, collate
 from intentrec_core.model.config import ModelConfig
 from intentrec_core.model.model import IntentRec, ModelOutput
-from intentrec_core.model.own_columns import PAIR_COLUMNS
+from intentrec_core.model.own_item_inputs import PAIR_COLUMNS
 from intentrec_core.model.own_items import OwnOffsets
 from tests.worlds.naive_score import naive_own_offsets
 from tests.worlds.tiny_world import START_MS, TinyWorld

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from intentrec_core.bundle.contents import item_vectors
 from intentrec_core.domain.toml import load_domain, shipped_domains
+from intentrec_core.engine.cpu.weights import step_weights
 from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.features.context_batch import collate
 from intentrec_core.features.vocabulary import ItemTable, Vocabulary
 from intentrec_core.model.config import ModelConfig
 from intentrec_core.model.model import IntentRec
-from intentrec_core.model.weights import weight_shapes
+from intentrec_core.model.weights import ModelWeights, weight_shapes
 from tests.worlds.tiny_world import TinyWorld
 
 SMALL = ModelConfig(width=16, num_heads=4, intent_width=8, num_layers=2)
@@ -44,7 +46,6 @@ def test_items_have_the_weights_that_the_network_gives_them(
     wanted = [tensor.detach().numpy() for tensor in network.item_weights()]
     for got, of_network in zip(weights.item_weights(), wanted, strict=True):
         np.testing.assert_allclose(got[1:], of_network[1:], atol=1e-6)
-    np.testing.assert_array_equal(weights.betas(), network.betas())
     new = [world.item(world.num_items + i) for i in range(3)]
     alone = ItemTable(world.domain, Vocabulary.build(item.item_id for item in new), Catalogue(new))
     vocabulary = world.vocabulary.extended(item.item_id for item in new)
@@ -85,3 +86,34 @@ def test_shares_of_a_key_add_up_to_the_key(world: TinyWorld) -> None:
         wanted = network.own_items.key(network._fields(collate(columns)))[0].numpy()
     got = of_items[columns.item_row] + sum(share[code] for share, code in zip(of_codes, columns.codes.T, strict=True))
     np.testing.assert_allclose(got, wanted, atol=1e-5)
+
+
+def test_vectors_of_items_leave_the_network_as_it_was(world: TinyWorld) -> None:
+    network = world.model(6)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    vectors = item_vectors(network.weights(), world.table, 0.0)
+    assert not vectors.weights[0].any()
+    assert vectors.bias[0] == 0 != before["item_bias"][0]
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_what_the_step_has_of_each_item_is_held_once(world: TinyWorld) -> None:
+    """Of a large catalogue it is most of what a bundle takes, and arrays of NumPy rarely begin at a cache line."""
+    network = world.model(7)
+    weights = network.weights()
+    moved = np.zeros(weights.arrays["item.weight"].size + 1, dtype=np.float32)[1:].reshape(world.num_items + 1, -1)
+    weights = ModelWeights(network.config, world.domain, world.table, {**weights.arrays, "item.weight": moved})
+    fields = step_weights(weights).fields
+    assert fields.item is moved
+    assert fields.labels is weights.multi_labels
+    assert fields.static_codes is weights.static_codes
+
+
+def test_making_a_network_of_weights_draws_no_random_number(world: TinyWorld) -> None:
+    weights = world.model(8).weights()
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    IntentRec.of(weights)
+    assert torch.equal(torch.rand(1), expected)

@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
-from intentrec_core.device import resolve_device
 from intentrec_core.engine.reference import recompute
 from intentrec_core.errors import ConfigError, DataError
 from intentrec_core.evaluation.report import evaluate
@@ -148,10 +147,10 @@ def test_which_own_item_comes_again_is_learnt_by_the_gate_and_not_by_heart(world
 def test_how_much_intents_add_to_the_score_is_learnt_from_nothing(world: TinyWorld, running: Trained) -> None:
     without = IntentRec(dataclasses.replace(SMALL, intent_score=False), world.domain, world.table)
     assert without.intent_beta is None
-    assert not without.betas().any()
-    assert not IntentRec(SMALL, world.domain, world.table).betas().any()
+    assert not without.weights().betas().any()
+    assert not IntentRec(SMALL, world.domain, world.table).weights().betas().any()
     found = running.model
-    betas = dict(zip((head.name for head in world.domain.heads), found.betas().tolist(), strict=True))
+    betas = dict(zip((head.name for head in world.domain.heads), found.weights().betas().tolist(), strict=True))
     assert betas.pop("genre") > 0.01
     assert set(betas.values()) == {0.0}, "their labels are not known before the play, or move with time"
 
@@ -383,12 +382,6 @@ def test_a_setting_out_of_range_is_named() -> None:
         TrainConfig(learning_rate=2)
     with pytest.raises(ConfigError, match="max_seconds"):
         TrainConfig(max_seconds=0.0)
-
-
-def test_a_device_that_is_not_there_is_named() -> None:
-    assert resolve_device("cpu") == "cpu"
-    with pytest.raises(ConfigError, match="allowed: auto, cpu, cuda"):
-        resolve_device("abacus")
 
 
 def test_the_rate_rises_then_falls() -> None:

@@ -1,4 +1,4 @@
-"""What the network of own items (:mod:`intentrec_core.model.own_items`) and its scorer in NumPy share. Needs no torch."""
+"""What own items are scored from, in the network (:mod:`intentrec_core.model.own_items`) and in NumPy. Needs no torch."""
 
 from __future__ import annotations
 
