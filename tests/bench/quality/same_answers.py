@@ -8,9 +8,9 @@ code here. Where all rows of some files answer to the bit the same, what is meas
 here: it is noted in same_answers.json, which :func:`tests.bench.quality.runs.code_hash` reads.
 
 Rows, lists, heads and what the note says of weights and epochs are compared, for every protocol, with one seed; how far scores of
-the cache and of a batch lie apart is not, since that is rounding. What the small
-world has no case of is not seen, such as a catalogue large enough for a sampled softmax. Rows of the large world alone are asked on
-the small one. Those of freshness are measured again.
+the cache and of a batch lie apart is not, since that is rounding. What the small world has no case of is not seen, such as a
+catalogue large enough for a sampled softmax. Rows of the large world alone are asked on the small one. Those of freshness are
+measured again.
 """
 
 from __future__ import annotations
