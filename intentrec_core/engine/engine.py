@@ -95,8 +95,8 @@ class IncrementalEngine:
 
     ``pool_bytes`` is the memory limit of the members' keys and values, and ``kv_dtype`` their type. ``device``: ``cpu``, ``cuda``
     or ``cuda:N``. ``num_threads``: how many threads encode on a CPU. ``make_encoder`` makes an encoder from the bytes of its
-    pool; by default the device decides. Not thread safe: one thread owns an engine. A pool belongs to one engine and therefore to one
-    version of the weights and one type: what is cached is never read with others than it was written with.
+    pool; by default the device decides. Not thread safe: one thread owns an engine. A pool belongs to one engine and therefore
+    to one version of the weights and one type: what is cached is never read with others than it was written with.
 
     Raises: ConfigError when the pool is too small for one member, or for int8 on another device than the CPU.
     """
