@@ -4,8 +4,8 @@ A play's clock starts when it is due, not when it could be sent: a producer that
 Producer and subscriber are confluent-kafka, another client than the worker's; the producer lingers for 5 ms, as Kafka 4's own
 does unless told otherwise, so that it does not take a request a play of the broker that shares the machine.
 
-While the loop is open, this process looks for no cycles of garbage: with torch and a world in memory, each search stopped the
-producer and the subscriber for 70 to 210 ms, which looked like a stall of the worker.
+While the loop is open, this process looks for no cycles of garbage. With torch and a world in memory, that takes up to 210 ms,
+in which plays are neither sent nor seen to be answered.
 """
 
 from __future__ import annotations
