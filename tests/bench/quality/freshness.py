@@ -31,6 +31,7 @@ from tests.bench.quality.checks import last_model
 from tests.bench.quality.data_sets import Loaded, Measured
 from tests.bench.quality.neural import neural_rows
 from tests.bench.quality.rows import COUNTING_CODE, Answers, Row
+from tests.bench.quality.runs import PREFIX
 
 HOUR_S = 3600.0
 #: Refreshes by seconds of event time, or by plays; none: never.
@@ -52,7 +53,6 @@ LAGS: Mapping[str, tuple[float, str]] = {
 FIRST_RATIO: Mapping[str, float] = {"world": 0.7, "movietweetings": 0.8}
 #: The trained row whose freshness is asked, when it is run; hourly refreshes of it are left out: each is three epochs.
 CHOSEN = "V3 with intents and own items in the score"
-PREFIX = "freshness, "
 FRESHNESS_CODE = (*COUNTING_CODE, "tests/bench/quality/freshness.py")
 
 MakeRanker = Callable[[Protocol], Ranker]

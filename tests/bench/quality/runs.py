@@ -37,6 +37,10 @@ ROOT = Path(__file__).parents[3]
 SAME_ANSWERS = Path(__file__).with_name("same_answers.json")
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _OUTCOMES = tuple(HeadOutcomes.__slots__)
+#: Names of the protocols of freshness (:mod:`tests.bench.quality.freshness`) begin so.
+PREFIX = "freshness, "
+#: In place of a row's name and code, where the history says what is asked.
+ASKED = "what is asked"
 #: What turns a run into figures.
 FIGURES_CODE = (
     "intentrec_core/evaluation/heads.py",
@@ -82,11 +86,13 @@ class Runs:
 
 def run_key(loaded: Loaded, protocol: Protocol, row: Row, seed: int) -> str:
     """The name of a run: the same for the same data, domain, tasks, configuration, code and seed. Runs that are trained also
-    depend on torch's version and number of threads.
+    depend on torch's version and number of threads, and those of freshness on the protocol's name: with a lag the tasks are the
+    same, and plays arrive later.
     """
     asked = tasks_hash(loaded, protocol, with_times=not row.is_trained)
     versions = f"{torch.__version__} {torch.get_num_threads()}" if row.is_trained else ""
-    return hashed(row.name, row.configuration, asked, code_hash(row.code), str(seed), versions)
+    lag = [protocol.name] if protocol.name.startswith(PREFIX) else []
+    return hashed(row.name, row.configuration, asked, code_hash(row.code), str(seed), versions, *lag)
 
 
 def tasks_hash(loaded: Loaded, protocol: Protocol, *, with_times: bool = True) -> str:

@@ -25,7 +25,7 @@ from tests.bench.quality.fair import SASRecWithOwnItems
 from tests.bench.quality.neural import without_short_term
 from tests.bench.quality.oracle import HIDDEN_INTENT, ORACLE, SeenWorld
 from tests.bench.quality.rows import Answers, Row, popularity_rows
-from tests.bench.quality.runs import Runs
+from tests.bench.quality.runs import PREFIX, Runs
 
 SMALL = dataclasses.replace(
     QUICK[0],
@@ -183,7 +183,7 @@ def test_a_late_play_is_not_seen_by_the_chain(loaded: Loaded, name: str) -> None
     """The chain's own scores, with the history cut by hand."""
     base = streaming(loaded.data, refresh_plays=100, first_ratio=0.7)
     asked = freshness._with_earlier_plays(freshness._refreshed(base.test, None))
-    protocol = Protocol(f"{freshness.PREFIX}{name}", base.validation, asked)
+    protocol = Protocol(f"{PREFIX}{name}", base.validation, asked)
     chain, lag = MarkovRanker(), freshness.LAGS[name]
     ranks = freshness.ranked_late(chain, protocol).ranks
     assert len(asked) > 50
@@ -224,6 +224,23 @@ def one_of(task: Task, i: int, lag: tuple[float, str]) -> Task:
         live=live,
         now_s=task.now_s[[i]],
     )
+
+
+def test_a_lag_has_a_run_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    history = tmp_path / "quality.jsonl"
+    history.write_text("")
+    monkeypatch.setattr(command, "HISTORY_FILE", history)
+    monkeypatch.setattr(command, "DATA_SETS", (SMALL,))
+    monkeypatch.setattr(command, "Runs", lambda folder=tmp_path / "runs": Runs(folder))
+    monkeypatch.setattr(freshness, "FIRST_RATIO", {SMALL.name: 0.7})
+    command.main(["--rows", "Markov, last 5, live"])
+    rows = [json.loads(line) for line in history.read_text().splitlines()]
+    gain = {
+        row["protocol"].removeprefix(PREFIX): row["value"]
+        for row in rows
+        if row["metric"] == "ndcg@10" and "other" not in row
+    }
+    assert gain["no lag"] > max(gain[f"lag of {lag}"] for lag in ("1 play", "10 plays", "1 hour"))
 
 
 def test_freshness_is_a_table_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
