@@ -73,7 +73,8 @@ bench: $(INSTALLED) ## measure one part of the system next to its baselines; BEN
 
 .PHONY: quality
 quality: $(INSTALLED) ## measure every model and baseline that is not measured yet (hours; QUICK=1: minutes; QUALITY="--data-root DIR")
-	@exec $(BIN)/python -m tests.bench.quality $(if $(QUICK),--quick) $(QUALITY)
+	@$(BIN)/python -m tests.bench.quality $(if $(QUICK),--quick) $(QUALITY)
+	@$(if $(QUICK),true,exec $(BIN)/python -m tests.bench.report)
 
 .PHONY: fast
 fast: $(INSTALLED) ## run the fast unit and contract tests

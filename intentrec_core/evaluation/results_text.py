@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from intentrec_core.evaluation.outcome import COVERAGE, DIVERSITY, POPULARITY
-from intentrec_core.evaluation.results import MAIN, Evaluation, Figure, RowResult, TaskFacts
+from intentrec_core.evaluation.results import MAIN, Evaluation, Figure, Freshness, RowResult, TaskFacts
 
 #: Metrics of the second table, and their column.
 BESIDES = (
@@ -47,6 +47,15 @@ def lines(found: Evaluation) -> Iterator[str]:
             yield f"{row.name}, NDCG@10 by seed: {of_seeds}"
         if row.choice:
             yield f"{row.name}: {row.choice}"
+
+
+def freshness_lines(found: Freshness) -> Iterator[str]:
+    """A table: one row for each series, one column for each place."""
+    width = max(len(place) for place in found.places)
+    yield found.title
+    yield f"{'':28} " + " ".join(f"{place:>{width}}" for place in found.places)
+    for name, figures in found.series:
+        yield f"{name:28} " + " ".join(f"{number(figure.value):>{width}}" for figure in figures)
 
 
 def number(value: float | None) -> str:

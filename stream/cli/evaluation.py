@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from intentrec_core.domain.toml import load_domain
 from intentrec_core.errors import ConfigError
 from intentrec_core.evaluation.html.page import report_page
-from intentrec_core.evaluation.results_text import lines
+from intentrec_core.evaluation.results_text import freshness_lines, lines
 from intentrec_core.experiment.compared_rankers import Budget, ComparedRanker, counting, given_model, models
 from intentrec_core.experiment.data import ExperimentData
 from intentrec_core.experiment.evaluate import Experiment, evaluate
+from intentrec_core.experiment.freshness import freshness
 from intentrec_core.experiment.insight import look_into
 from intentrec_core.experiment.learner import Learned, Refresh
 from intentrec_core.experiment.named_protocols import after_training, make_protocol
@@ -28,7 +29,7 @@ from stream.trainer.retrain import WARM_EPOCHS, WARM_LEARNING_RATE
 
 if TYPE_CHECKING:
     from intentrec_core.evaluation.protocols import Protocol
-    from intentrec_core.evaluation.results import Evaluation
+    from intentrec_core.evaluation.results import Freshness
     from intentrec_core.experiment.watch import Callbacks
     from intentrec_core.model.config import ModelConfig
     from intentrec_core.training.config import TrainConfig
@@ -49,6 +50,7 @@ class Asked:
     chooses: bool
     knows_time: bool
     hides_played: bool | None
+    freshness: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,15 @@ class Evaluated:
     experiment: Experiment
     data: ExperimentData
     protocol: Protocol
+    freshness: Freshness | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of ``--json`` (docs/evaluation.md)."""
+        found = self.experiment.evaluation.to_dict()
+        if self.freshness is not None:
+            series = {name: [figure.value for figure in figures] for name, figures in self.freshness.series}
+            found["freshness"] = {"places": list(self.freshness.places), "ndcg@10": series}
+        return found
 
 
 class _Bars:
@@ -91,15 +102,20 @@ def evaluate_models(
     """
     if NONE in against and len(against) > 1:
         raise ConfigError(f"--against {NONE} with other models: leave out one of the two")
+    if asked.freshness and asked.protocol is not ProtocolName.STREAM:
+        raise ConfigError("--freshness says how often a stream is refreshed: give --protocol stream too")
     others = [name for name in against if name != NONE]
     domain = load_domain(settings.domain)
     data = ExperimentData.of(
         data_set.title, domain, data_set.plays, data_set.catalogue, hides_played=asked.hides_played
     )
     refuse_meaningless(domain, measure(data.asked.features, data.table, data.plays), settings.domain)
-    protocol = make_protocol(
-        asked.protocol, data.asked, share=asked.share, refresh_plays=asked.refresh_plays, knows_time=asked.knows_time
-    )
+
+    def make(refresh_plays: int) -> Protocol:
+        return make_protocol(
+            asked.protocol, data.asked, share=asked.share, refresh_plays=refresh_plays, knows_time=asked.knows_time
+        )
+
     budget = Budget(
         model_config,
         config,
@@ -108,7 +124,12 @@ def evaluate_models(
         device=settings.device,
     )
     rankers = [*models(data, budget, others, _Bars()), *_counting(asked)]
-    return _run(data, protocol, rankers, asked, range(config.seed, config.seed + num_seeds))
+    found = _run(data, make(asked.refresh_plays), rankers, asked, range(config.seed, config.seed + num_seeds))
+    if not asked.freshness:
+        return found
+    compared = [rankers[0], *(ranker for ranker in rankers if ranker.kind == "counts")]
+    intervals = [asked.refresh_plays, *asked.freshness]
+    return replace(found, freshness=freshness(data, compared, make, intervals, seed=config.seed, watch=_Bars()))
 
 
 def evaluate_bundle(settings: Settings, data_set: DataSet, version: str, asked: Asked) -> Evaluated:
@@ -133,10 +154,13 @@ def evaluate_bundle(settings: Settings, data_set: DataSet, version: str, asked: 
     return _run(data, protocol, rankers, asked, range(1))
 
 
-def print_evaluation(found: Evaluation) -> None:
+def print_evaluation(found: Evaluated) -> None:
     """Prints the results as text."""
     out = results()
-    for line in lines(found):
+    shown = list(lines(found.experiment.evaluation))
+    if found.freshness is not None:
+        shown += ["", *freshness_lines(found.freshness)]
+    for line in shown:
         out.print(line, markup=False, soft_wrap=True)
 
 
@@ -161,7 +185,8 @@ def write_report(path: Path, found: Evaluated) -> None:
     with bars() as report:
         report("looking into the model, writing the report", 0, 0)
         insight = look_into(found.data, found.protocol.test, found.experiment.ours)
-        page = report_page(found.experiment.evaluation, insight.intents, insight.examples)
+        curves = () if found.freshness is None else (found.freshness,)
+        page = report_page(found.experiment.evaluation, insight.intents, insight.examples, curves)
         try:
             write_durably(path, page.encode())
         except OSError as error:

@@ -170,6 +170,15 @@ def evaluate(
     refresh_plays: Annotated[
         int, typer.Option(min=1, help="Refresh the weights every so many plays, with --protocol stream.")
     ] = 4_000,
+    freshness: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--freshness",
+            min=0,
+            metavar="PLAYS",
+            help="Also refresh every so many plays, 0: never, with --protocol stream. Repeatable.",
+        ),
+    ] = None,
     validation: Annotated[
         bool,
         typer.Option(
@@ -240,6 +249,7 @@ def evaluate(
             "item-counts": item_counts or None,
             "against": against,
             "seeds": seeds if seeds > 1 else None,
+            "freshness": freshness,
             "protocol": protocol.value if protocol is not ProtocolName.TEMPORAL else None,
         }
         _refuse_with_a_bundle([name for name, value in learning.items() if value is not None])
@@ -255,6 +265,7 @@ def evaluate(
         chooses=validation,
         knows_time=target_time,
         hides_played=hide_played,
+        freshness=freshness or (),
     )
     if bundle is not None:
         found = evaluate_bundle(settings, data_set, bundle, asked)
@@ -271,11 +282,11 @@ def evaluate(
         found = evaluate_models(
             settings, data_set, asked, config, model_config, against=against or ["no-intent"], num_seeds=seeds
         )
-    print_evaluation(found.experiment.evaluation)
+    print_evaluation(found)
     if report is not None:
         write_report(report, found)
     if as_json:
-        print(json.dumps(found.experiment.evaluation.to_dict()))
+        print(json.dumps(found.to_dict()))
 
 
 def _refuse_with_a_bundle(given: list[str]) -> None:

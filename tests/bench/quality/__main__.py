@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from intentrec_core.evaluation.metrics import gains
@@ -23,7 +24,7 @@ from tests.bench.quality.freshness import freshness_protocols, freshness_rows
 from tests.bench.quality.oracle import ORACLE, TOLD
 from tests.bench.quality.plan import all_rows
 from tests.bench.quality.rows import Answers, Row
-from tests.bench.quality.runs import Runs, hashed, row_hash, run_key
+from tests.bench.quality.runs import ASKED, Runs, hashed, row_hash, run_key
 
 HISTORY_FILE = HISTORY / "quality.jsonl"
 
@@ -110,6 +111,8 @@ def _table(
         f"{test.is_new_item().mean():.1%} of new items; validation {len(protocol.validation):,} plays",
         flush=True,
     )
+    if not options.quick:
+        history.add(*asked_of(loaded, protocol))
     averaged: dict[str, tuple[Source, PlayValues]] = {}
     for row in rows:
         if not row.protocols(protocol.name) or not row.wants(measured.name):
@@ -142,6 +145,21 @@ def _table(
                 history.add(pair, figures.compared_rows(pair, values, other, theirs))
     if options.quick:
         _check(protocol, {name: float(values["ndcg@10"].mean()) for name, (_, values) in averaged.items()})
+
+
+def asked_of(loaded: Loaded, protocol: Protocol) -> tuple[Source, list[HistoryRow]]:
+    """What is asked, as rows of the history: how many plays, of which members and items, and how many items are ranked."""
+    test = protocol.test
+    facts = {
+        "plays": len(test),
+        "members": len(np.unique(test.targets.member)),
+        "plays of new members": float(test.is_new_member().mean()),
+        "plays of new items": float(test.is_new_item().mean()),
+        "items ranked": int(loaded.data.universe.sum()),
+        "plays of the validation": len(protocol.validation),
+    }
+    source = Source(loaded, protocol, ASKED, 0, hashed(ASKED, *map(str, facts.values())), ASKED)
+    return source, [source.columns | {"metric": name, "value": value} for name, value in facts.items()]
 
 
 def _answers(

@@ -1,4 +1,4 @@
-"""The row of a model whose heads share one key and one value of a play: what a member's cache of half the size costs."""
+"""The row of a model whose two heads share one key and one value of a play: a member's cache has half the size."""
 
 from __future__ import annotations
 

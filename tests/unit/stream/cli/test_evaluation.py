@@ -101,6 +101,34 @@ def test_a_stream(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["protocol"] == "streaming, refresh every 80 plays, target's time unknown"
     assert found["knows_time"] is False
     assert "2 refreshes of 3 epochs each" in text
+    assert "freshness" not in found
+
+
+def test_a_stream_by_how_often_it_is_refreshed(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = tmp_path / "report.html"
+    given = (
+        "--data",
+        str(world),
+        "--protocol",
+        "stream",
+        "--epochs",
+        "1",
+        "--against",
+        "none",
+        "--report",
+        str(report),
+    )
+    found, text = results(capsys, *given, "--refresh-plays", "80", "--freshness", "0", "--freshness", "40")
+    fresh = found["freshness"]
+    assert fresh["places"] == ["every 40 plays", "every 80 plays", "never"]
+    main = {row["name"]: row["metrics"]["ndcg@10"]["value"] for row in found["rows"]}
+    assert {name: values[1] for name, values in fresh["ndcg@10"].items()} == pytest.approx(main), "as it was asked"
+    frozen = fresh["ndcg@10"]["Markov, last 5 plays"]
+    online = fresh["ndcg@10"]["Markov, last 5, online"]
+    assert len(set(online)) == 1, "it needs no refresh"
+    assert frozen[0] > frozen[2]
+    assert "every 40 plays every 80 plays" in text
+    assert "What freshness is worth" in report.read_text("utf-8")
 
 
 def test_without_a_validation_nothing_is_chosen(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,6 +147,8 @@ def test_without_a_validation_nothing_is_chosen(world: Path, capsys: pytest.Capt
         (("--against", "none", "--against", "gru"), "--against none with other models"),
         (("--bundle", "latest", "--protocol", "stream"), "--protocol is for training"),
         (("--bundle", "latest", "--seeds", "2"), "--seeds is for training"),
+        (("--bundle", "latest", "--freshness", "0"), "--freshness is for training"),
+        (("--freshness", "0"), "give --protocol stream too"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(
