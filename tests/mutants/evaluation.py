@@ -11,7 +11,8 @@ MODEL_RANKS, TRAIN = "intentrec_core/evaluation/model_ranks.py", "intentrec_core
 NEURAL, RUNS = "tests/bench/quality/neural.py", "tests/bench/quality/runs.py"
 DOCUMENT, CHECKS = "tests/bench/quality/document.py", "tests/bench/quality/checks.py"
 DISCOVERY, FILTER = "tests/bench/quality/discovery.py", "tests/bench/quality/forward_filter.py"
-FRESHNESS = "tests/bench/quality/freshness.py"
+FRESHNESS, AIMS = "tests/bench/quality/freshness.py", "tests/bench/quality/targets.py"
+EVAL_FRESHNESS = "intentrec_core/experiment/freshness.py"
 
 TEST_PROTOCOLS = "tests/unit/intentrec_core/evaluation/test_protocols.py"
 TEST_RANKS, TEST_FIGURES = (
@@ -20,6 +21,7 @@ TEST_RANKS, TEST_FIGURES = (
 )
 TEST_QUALITY, TEST_TRAINED = "tests/unit/bench/test_quality.py", "tests/unit/bench/test_quality_trained.py"
 TEST_ORACLE, TEST_CHECKS = "tests/unit/bench/test_oracle.py", "tests/unit/bench/test_quality_checks.py"
+TEST_AIMS, TEST_EVAL = "tests/unit/bench/test_quality_targets.py", "tests/unit/stream/cli/test_evaluation.py"
 TEST_GOLDEN = "tests/unit/intentrec_core/evaluation/test_golden.py"
 
 SEQUENCE_MODELS, TEST_SEQUENCE_MODELS = (
@@ -178,5 +180,25 @@ EVALUATION = (
         "macro-F1 counts labels that never occur",
         (Edit(HEADS, "occurs = observed.any(axis=0)", "occurs = either > -1"),),
         (TEST_FIGURES,),
+    ),
+    Mutant(
+        "every lag is answered by the run without one",
+        (Edit(RUNS, "lag = [protocol.name] if protocol.name.startswith(PREFIX) else []", "lag = []"),),
+        (TEST_CHECKS,),
+    ),
+    Mutant(
+        "a target is met by a difference that may be chance",
+        (Edit(AIMS, "is_above = found.value >= wanted and found.is_certain", "is_above = found.value >= wanted"),),
+        (TEST_AIMS,),
+    ),
+    Mutant(
+        "of several rows the one that is farthest below is shown",
+        (Edit(AIMS, "return min(found, key=", "return max(found, key="),),
+        (TEST_AIMS,),
+    ),
+    Mutant(
+        "every interval between refreshes is answered by the same stream",
+        (Edit(EVAL_FRESHNESS, "if plays == NEVER else plays)", "if True else plays)"),),
+        (TEST_EVAL,),
     ),
 )
