@@ -24,7 +24,10 @@ Found = dict[tuple[str, object, str], HistoryRow]
 V1, V2 = "IntentRec V1: plain multi-task", "IntentRec V2: hierarchical"
 WITHOUT_INTENTS = "world-without-intents"
 NOT_RUN = "Not run with today's code."
-NO_FOLDER = "Not run: its folder was not at hand. The loader is tested on a small file of the same format, made by us."
+NO_FOLDER = (
+    f"{NOT_RUN} Its plays cannot be downloaded: the harness reads them from a folder that it is given. The loader is tested "
+    "on a small file of the same format, made by us."
+)
 NO_PROBE = "no row that was run since it is asked"
 RANKING = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr")
 LISTS = (

@@ -37,7 +37,7 @@ from tests.bench.quality.neural import neural_rows
 from tests.bench.quality.plan import all_rows
 from tests.bench.quality.published import published
 from tests.bench.quality.rows import Answers, Row, popularity_rows
-from tests.bench.quality.runs import Runs, code_hash, meaning, own_code_hash, row_hash, run_key
+from tests.bench.quality.runs import ASKED, Runs, code_hash, meaning, own_code_hash, row_hash, run_key
 from tests.bench.quality.same_answers import compared
 
 SMALL = dataclasses.replace(QUICK[0], load=lambda _: world_plays(1_500, 60, 120), protocols=QUICK[0].protocols[:1])
@@ -216,7 +216,18 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def rows_of(history: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in history.read_text().splitlines()]
+    """What rows of the table gave; what was asked stands in the history too."""
+    return [row for row in map(json.loads, history.read_text().splitlines()) if row["model"] != ASKED]
+
+
+def test_the_document_says_what_is_asked_and_ranked(kept: Path, loaded: Loaded, protocol: Protocol) -> None:
+    command.main(["--rows", "popular, 1 day"])
+    rows = [json.loads(line) | {"data": "world"} for line in kept.read_text().splitlines()]
+    (said,) = [line for line in document.tables(rows) if line.startswith("Asked: ")]
+    members = len(np.unique(protocol.test.targets.member))
+    assert said.startswith(f"Asked: {len(protocol.test):,} plays of {members:,} members; ")
+    assert f"Ranked: {int(loaded.data.universe.sum()):,} items" in said
+    assert said.endswith(f"Validation: {len(protocol.validation):,} plays.")
 
 
 def test_a_second_sitting_runs_what_the_first_left_and_writes_no_row_twice(
