@@ -190,8 +190,8 @@ WHY_MISSED: dict[str, tuple[str, tuple[int, ...]]] = {
         (78, 106),
     ),
     "index_speedup_1m": (
-        "it is measured of the pruned index, which no new bundle holds. Models have their intents in the score since the bar was "
-        "set, so queries vary in more directions and six times as many items have to be read",
+        "it is measured of the pruned index, which a bundle holds on request only. Models have their intents in the score since "
+        "the bar was set, so queries vary in more directions and six times as many items have to be read",
         (47, 86),
     ),
 }
