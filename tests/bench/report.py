@@ -197,6 +197,8 @@ WHY_MISSED: dict[str, tuple[str, tuple[int, ...]]] = {
 }
 #: A history row says "AMD EPYC" for both kinds of 2-core machine. These commits were measured on the slower one.
 ZEN_3_COMMITS = ("6f9e27f",)
+#: Of a machine with 2 cores before a run: above it, other programs had a core or more for themselves.
+BUSY_LOAD = 3.0
 
 
 def read_rows(bench: str, folder: Path = HISTORY) -> list[Row]:
@@ -244,6 +246,7 @@ def benchmarks() -> str:
         "the steady part of a run makes the swap beside it look better than it is. A commit with `-dirty` was measured with",
         "uncommitted changes. The machines with 2 cores are shared servers without a GPU, where broker, worker and clients share",
         "the cores. They are of two kinds, Zen 4 with AVX-512 and slower Zen 3 without; only Zen 3 is marked.",
+        "A run beside other programs is marked as busy, with the load before it: its ratios are fair, its plays/s are too few.",
         "",
         f"**{num_passed} of {len(BARS)} bars are met.** [Quality figures](quality.md) are in a document of their own.",
         "",
@@ -358,7 +361,8 @@ def _quality_line(row: Row) -> str:
 def _machine(row: Row) -> str:
     machine = str(row.get("device") or row["hardware"])
     is_zen_3 = str(row["commit"]).removesuffix("-dirty") in ZEN_3_COMMITS and "device" not in row
-    return f"{machine} (Zen 3)" if is_zen_3 else machine
+    load = find(row, "load_before") or 0.0
+    return machine + (" (Zen 3)" if is_zen_3 else "") + (f", busy: load {load:.0f}" if load > BUSY_LOAD else "")
 
 
 def _header(*columns: str) -> list[str]:
