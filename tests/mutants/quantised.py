@@ -14,6 +14,7 @@ TEST_DENSE, TEST_SETTING = (
     "tests/unit/stream/bundles/test_kv_dtype.py",
 )
 TEST_EVERY_PLAY = f"{TEST_CACHE}::test_every_play_equals_a_recomputation_over_the_same_codes"
+TEST_MANY_PLAYS = f"{TEST_MACHINE}::test_fewer_than_a_thousandth_of_the_codes_of_many_plays_differ"
 TEST_ONE_BY_ONE = f"{TEST_MACHINE}::test_one_play_at_a_time_equals_the_whole_context_at_once"
 
 
@@ -62,6 +63,14 @@ QUANTISED = (
         QUANTISE,
         "np.rint(part[d] / by)",
         "np.floor(part[d] / by)",
+        TEST_EVERY_PLAY,
+    ),
+    quantised(
+        "codes are a ten-thousandth too large",
+        QUANTISE,
+        "np.rint(part[d] / by)",
+        "np.rint(part[d] / by * f32(1.0001))",
+        TEST_MANY_PLAYS,
         TEST_EVERY_PLAY,
     ),
     quantised(

@@ -87,6 +87,12 @@ class Differences:
         self.num_different += int((difference > 0).sum())
         self.largest = max(self.largest, float(difference.max()))
 
+    def include(self, other: Differences) -> None:
+        """Adds what was compared elsewhere."""
+        self.num_places += other.num_places
+        self.num_different += other.num_different
+        self.largest = max(self.largest, other.largest)
+
     @property
     def share(self) -> float:
         """The share of codes that differ."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.bench import report
-from tests.bench.bars import BARS
+from tests.bench.bars import BARS, Bar
 from tests.bench.harness import MEASURED
 
 
@@ -27,6 +27,27 @@ def test_the_newest_run_that_measured_a_figure_counts() -> None:
     assert [value for _, value in report.measured(rows, "speed")] == [4.0, 3.0]
     assert [value for _, value in report.measured(rows, "step.ms")] == [2.5]
     assert report.measured(rows, "missing") == []
+
+
+def test_a_bar_with_stalls_is_judged_by_the_worst_of_its_newest_runs() -> None:
+    below = Bar("ratio", "latency", "a ratio", 1.5, True, worst_of=3)
+    above = Bar("ratio", "latency", "a ratio", 1.5, worst_of=3)
+    rows = [{"ratio": value} for value in (9, 0.1, 2.0, 0.7)]
+    values = [value for _, value in report.measured(rows, "ratio")]
+    assert values[below.counted(values)] == 2.0, "of the three newest; the oldest does not count"
+    assert values[above.counted(values)] == 0.1
+    assert report.is_met(below, rows) is False
+    assert report.is_met(below, [*rows[:1], *[{"ratio": 1.4}] * 3]) is True
+    assert report.is_met(below, rows[1:2]) is True, "fewer runs than three"
+    assert report.is_met(below, []) is None
+    assert report.is_met(Bar("ratio", "latency", "a ratio", 1.5, True), rows) is True, "the newest run alone"
+
+
+def test_every_missed_bar_has_a_reason() -> None:
+    missed = {bar.key for bar in BARS if report.is_met(bar, report.read_rows(bar.bench)) is False}
+    assert missed <= set(report.WHY_MISSED) <= {bar.key for bar in BARS}
+    text = report.benchmarks()
+    assert text.count("- Missed: ") == text.count("**MISS**") == len(missed)
 
 
 def test_every_figure_of_the_tables_was_measured() -> None:
