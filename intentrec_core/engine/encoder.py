@@ -40,10 +40,11 @@ class StepOutput(NamedTuple):
 
 class Encoder(Protocol):
     """A model with its pool: ``num_slots`` slots of ``slot_units`` units, each with room for ``unit_plays`` plays. A slot has
-    room for a whole context. Not thread safe.
+    room for ``slot_contexts`` whole contexts. Not thread safe.
     """
 
     num_slots: int
+    slot_contexts: int
     slot_units: int
     unit_plays: int
 
@@ -75,8 +76,8 @@ def no_output(model: ModelSizes, num_rows: int) -> StepOutput:
     )
 
 
-def slots_within(budget_bytes: int, slot_bytes: int) -> int:
-    """Number of slots that fit into a budget. Raises: ConfigError when not even one does."""
-    if budget_bytes < slot_bytes:
-        raise ConfigError(f"pool_bytes is {budget_bytes}; allowed: at least {slot_bytes}, which one member needs")
-    return budget_bytes // slot_bytes
+def contexts_within(budget_bytes: int, context_bytes: int) -> int:
+    """Number of whole contexts that fit into a budget. Raises: ConfigError when not even one does."""
+    if budget_bytes < context_bytes:
+        raise ConfigError(f"pool_bytes is {budget_bytes}; allowed: at least {context_bytes}, which one member needs")
+    return budget_bytes // context_bytes

@@ -138,13 +138,18 @@ class IncrementalEngine:
 
     @property
     def num_slots(self) -> int:
-        """Number of whole contexts that the pool can hold, and so of members that it holds in any case."""
+        """Number of slots, and so of members that the pool holds in any case."""
         return self.encoder.num_slots
 
     @property
-    def num_empty_slots(self) -> int:
-        """Number of slots in which no member has a part."""
-        return self._slots.num_empty_slots
+    def num_contexts(self) -> int:
+        """Number of whole contexts that the pool has room for."""
+        return self.encoder.num_slots * self.encoder.slot_contexts
+
+    @property
+    def num_contexts_in_use(self) -> int:
+        """Number of whole contexts that the slots in use have room for: those in which a member has a part."""
+        return (self.encoder.num_slots - self._slots.num_empty_slots) * self.encoder.slot_contexts
 
     @property
     def num_units(self) -> int:
@@ -183,7 +188,7 @@ class IncrementalEngine:
         no play is dropped.
 
         Raises: ValueError when a member occurs twice, a context is empty, or more outputs are wanted than the context
-        has plays; torch.OutOfMemoryError when a pool of one slot is still too large; DeviceLost when the device has
+        has plays; torch.OutOfMemoryError when a pool for one context is still too large; DeviceLost when the device has
         failed for good. After any error, the members of this call are no longer cached.
 
         Cost: one position of the encoders per new play if the member is cached, otherwise the whole context.
@@ -193,7 +198,7 @@ class IncrementalEngine:
                 return self._encode(requests)
             except RuntimeError as error:
                 match fault_of(error):
-                    case DeviceFault.OUT_OF_MEMORY if self.num_slots > 1:
+                    case DeviceFault.OUT_OF_MEMORY if self.num_contexts > 1:
                         pass
                     case DeviceFault.LOST:
                         raise DeviceLost(f"the device {self.device} is lost: {first_line(error)}") from error

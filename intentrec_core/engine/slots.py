@@ -1,20 +1,23 @@
 """Which part of the cache's memory each member has. This module holds no tensors.
 
-The memory is a row of slots, each with room for one whole context. A slot is divided into equal parts, so that a member with few
-plays takes a small part, and moves to a larger one as the context grows:
+The memory is a row of slots. A slot has room for one whole context or for several, as the encoder says. It is divided into equal
+parts, so that a member with few plays takes a small part, and moves to a larger one as the context grows:
 
-    slot 0   ann                                  one part: the whole slot
-    slot 1   bob            | cem                 two parts
-    slot 2   dee | eli | free | fay | free | …    several parts; two of them are free
+    slot 0   ann             | bob             | cem     three parts, each with room for a whole context
+    slot 1   dee         | eli         | free  | gus     four parts; one of them is free
+    slot 2   hal | ivy | jo | free | kim | free | …      more parts; two of them are free
 
-Sizes are counted in units, the smallest part that an encoder can keep. A slot of seven units can be divided into one part of
-seven, two of three, three of two, or seven of one. A part lies in one piece, because an encoder reads keys and values more slowly
-where they are scattered over the memory (decision 116).
+Sizes are counted in units, the smallest part that an encoder can keep. Where a whole context takes seven units, a slot with room
+for one can be divided into one part of seven, two of three, three of two, or seven of one. A context of four units takes all of
+it. A slot with room for three contexts can be divided into five parts of four as well, with one unit to spare (decision 119). A
+part lies in one piece, because an encoder reads keys and values more slowly where they are scattered over the memory (decision
+116).
 
 When no part of the wanted size is free, members are evicted: either the least recently used member with a part of that size, or
 all members of the slot that was used longest ago, whichever were used earlier. A slot's last use counts even if the member has
 left the slot since: exact order would take a search, and changes one hit in 500. With one size, the least recently used member
-is evicted. The members of one pass are looked up together, and none of them is evicted before the next look-up.
+is evicted. The members of one pass are looked up together, and none of them is evicted before the next look-up. A slot in which
+one of them has a part cannot be divided in another way until then, so a pass has no more members than there are slots.
 
 A part is derived state: losing one costs a prefill, never a wrong result.
 """

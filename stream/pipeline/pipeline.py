@@ -213,8 +213,8 @@ class Pipeline:
         try:
             slices = tuple(runner.encode(own) for runner, own in self._bundles.split(folded))
             engine = self.serving.engine
-            self.metrics.engine_slots.set(engine.num_slots)
-            self.metrics.engine_slots_used.set(engine.num_slots - engine.num_empty_slots)
+            self.metrics.engine_slots.set(engine.num_contexts)
+            self.metrics.engine_slots_used.set(engine.num_contexts_in_use)
             self.metrics.engine_members.set(engine.num_cached)
             return self._encoded(folded, slices)
         finally:  # also where encoding raises: closing the partition forgets only members who still have a history

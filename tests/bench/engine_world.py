@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from intentrec_core.domain.toml import load_domain
-from intentrec_core.engine.cpu.encoder import slot_bytes
+from intentrec_core.engine.cpu.encoder import context_bytes
 from intentrec_core.engine.engine import EncodeRequest, IncrementalEngine
 from intentrec_core.engine.kv_dtype import KvDtype
 from intentrec_core.features.catalogue import Catalogue, Item
@@ -65,7 +65,7 @@ class EngineWorld:
         return IncrementalEngine(
             self.model.weights(),
             self.features,
-            pool_bytes=num_slots * slot_bytes(self.model, kv_dtype),
+            pool_bytes=num_slots * context_bytes(self.model, kv_dtype),
             version="bench",
             kv_dtype=kv_dtype,
             num_threads=torch.get_num_threads(),

@@ -1,5 +1,5 @@
 """What it is worth that members with few plays take a part of a slot: plays of a simulated world by an engine whose pool is too
-small for all members, beside one in which each member takes a whole slot.
+small for all members, with a whole slot for each member, with parts of slots for one whole context, and of slots for three.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from intentrec_core.engine.cpu.encoder import CpuEncoder, slot_bytes
+from intentrec_core.engine.cpu.encoder import CpuEncoder, context_bytes
 from intentrec_core.engine.encoder import StepOutput
 from intentrec_core.engine.engine import EncodeRequest, IncrementalEngine
 from intentrec_core.features.columns import Columns
@@ -27,11 +27,11 @@ from tests.bench.harness import Figures
 #: The simulated world of the quality table: 40 plays a member in the end.
 NUM_MEMBERS, NUM_PLAYS, SEED = 1_500, 60_000, 3
 #: Plays before the first that is encoded; those that fill the pools; and whole contexts that a pool has room for.
-NUM_BEFORE, NUM_FILLING, NUM_SLOTS = 40_000, 6_000, 75
+NUM_BEFORE, NUM_FILLING, NUM_CONTEXTS = 40_000, 6_000, 75
 #: Plays that a context holds at most: those of the domain `video`, and those of the bench's other parts.
 CONTEXT_SIZES = (200, 512)
-#: Plays that are encoded together.
-BATCH = 32
+#: Plays that are encoded together: one pass where 75 contexts are 25 slots, so no kind of slots has more passes than another.
+BATCH = 24
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Found:
 
     def __str__(self) -> str:
         return (
-            f"{self.cached:,} of {NUM_MEMBERS:,} members cached in the room of {NUM_SLOTS} whole contexts, {self.hits:.3f} hits, "
-            f"{self.positions:.1f} positions a play, {self.plays_per_s:,} plays a second of processor time"
+            f"{self.cached:,} of {NUM_MEMBERS:,} members cached in the room of {NUM_CONTEXTS} whole contexts, "
+            f"{self.hits:.3f} hits, {self.positions:.1f} positions a play, {self.plays_per_s:,} plays a second of processor time"
         )
 
 
@@ -56,7 +56,7 @@ class WholeSlots(CpuEncoder):
     """An encoder that says that a slot cannot be divided."""
 
     def __init__(self, model: ModelWeights, pool_bytes: int, *, num_threads: int = 1) -> None:
-        super().__init__(model, pool_bytes, num_threads=num_threads)
+        super().__init__(model, pool_bytes, num_threads=num_threads, slot_contexts=1)
         self._slot_groups = self.slot_units
         self.slot_units, self.unit_plays = 1, self.slot_units * self.unit_plays
 
@@ -66,26 +66,38 @@ class WholeSlots(CpuEncoder):
         return super().encode(columns, units * slot_groups, wanted)
 
 
+#: How each kind of slots is named in figures, and its encoder.
+KINDS = {
+    "whole": WholeSlots,
+    "parts": partial(CpuEncoder, slot_contexts=1),
+    "three": partial(CpuEncoder, slot_contexts=3),
+}
+
+
 def members(quick: bool) -> Figures:
-    """Hits, positions and processor time a play, with parts of slots and with whole slots."""
+    """Hits, positions and processor time a play: whole slots, parts of slots for one context, and parts of slots for three."""
     num_plays = NUM_FILLING + 500 if quick else NUM_PLAYS - NUM_BEFORE
-    figures: Figures = {"pool_members": NUM_MEMBERS, "pool_slots": NUM_SLOTS}
+    figures: Figures = {"pool_members": NUM_MEMBERS, "pool_slots": NUM_CONTEXTS, "pool_batch": BATCH}
     for context_size in CONTEXT_SIZES:
         world, found = EngineWorld(context_size // 2), dict[str, Found]()
-        for name, kind in (("whole", WholeSlots), ("parts", CpuEncoder)):
+        for name, kind in KINDS.items():
             engine = IncrementalEngine(
                 world.model.weights(),
                 world.features,
-                pool_bytes=NUM_SLOTS * slot_bytes(world.model),
+                pool_bytes=NUM_CONTEXTS * context_bytes(world.model),
                 version=name,
                 make_encoder=partial(kind, world.model.weights(), num_threads=torch.get_num_threads()),
             )
             found[name] = _played(world, engine, num_plays)
             print(f"contexts of up to {context_size} plays, {name}: {found[name]}", flush=True)
             figures |= {f"pool_{context_size}_{name}_{key}": value for key, value in asdict(found[name]).items()}
-        parts, whole = found["parts"], found["whole"]
-        figures[f"pool_{context_size}_cached_over_whole"] = round(parts.cached / whole.cached, 3)
-        figures[f"pool_{context_size}_plays_over_whole"] = round(parts.plays_per_s / whole.plays_per_s, 3)
+        three, parts, whole = found["three"], found["parts"], found["whole"]
+        figures |= {
+            f"pool_{context_size}_cached_over_whole": round(parts.cached / whole.cached, 3),
+            f"pool_{context_size}_plays_over_whole": round(parts.plays_per_s / whole.plays_per_s, 3),
+            f"pool_{context_size}_three_cached_over_parts": round(three.cached / parts.cached, 3),
+            f"pool_{context_size}_three_plays_over_parts": round(three.plays_per_s / parts.plays_per_s, 3),
+        }
     return figures
 
 

@@ -63,6 +63,22 @@ FIGURES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("pool_512_plays_over_whole", "plays a second of processor time there, parts against whole slots", "times"),
         ("pool_200_parts_cached", "members cached in 75 slots of 200 plays", "members"),
         ("pool_200_plays_over_whole", "plays a second of processor time there, parts against whole slots", "times"),
+        (
+            "pool_512_three_cached",
+            "members cached in 25 slots for three contexts of 512 plays, with parts of slots",
+            "members",
+        ),
+        (
+            "pool_512_three_plays_over_parts",
+            "plays a second of processor time there, against slots for one context",
+            "times",
+        ),
+        ("pool_200_three_cached", "members cached in 25 slots for three contexts of 200 plays", "members"),
+        (
+            "pool_200_three_plays_over_parts",
+            "plays a second of processor time there, against slots for one context",
+            "times",
+        ),
         ("kv_int8_equal_lists", "share of lists of ten on MovieLens-100K that int8 leaves as they are", ""),
         ("kv_int8_ndcg_over_float32", "NDCG@10 there in int8, against float32", ""),
     ),

@@ -63,8 +63,8 @@ DEVICE = (
     ),
     Mutant(
         "device: a smaller pool is made while the old one is held",
-        (Edit(ENGINE, "if self.num_slots > 1:\n                        pass\n",
-              "if self.num_slots > 1:\n                        self._halve_the_pool()\n                        continue\n"),),
+        (Edit(ENGINE, "if self.num_contexts > 1:\n                        pass\n",
+              "if self.num_contexts > 1:\n                        self._halve_the_pool()\n                        continue\n"),),
         (TEST_MEMORY,),
     ),
     Mutant(

@@ -9,6 +9,8 @@ from tests.mutants.mutant import one_edit
 SLOTS, ENGINE = "intentrec_core/engine/slots.py", "intentrec_core/engine/engine.py"
 ENCODER, STEP = "intentrec_core/engine/cpu/encoder.py", "intentrec_core/engine/cpu/step.py"
 TEST_SLOTS, TEST_PARTS = "tests/unit/intentrec_core/engine/test_slots.py", "tests/property/test_parts_of_slots.py"
+TEST_CONTEXTS = "tests/unit/intentrec_core/engine/test_slot_contexts.py"
+TEST_METRICS = "tests/unit/stream/pipeline/test_pipeline.py::test_metrics_count_slots_as_whole_contexts"
 
 
 fault = partial(one_edit, "slots")
@@ -115,6 +117,65 @@ SLOT_PARTS = (
         "        self._slots.move_to_end(part.first_unit // self._slot_units)\n",
         "",
         TEST_SLOTS,
+    ),
+    fault(
+        "a small pool has slots of three contexts",
+        ENCODER,
+        "return SLOT_CONTEXTS if num_contexts >= SLOT_CONTEXTS * MIN_SLOTS else 1",
+        "return min(SLOT_CONTEXTS, num_contexts)",
+        TEST_CONTEXTS,
+    ),
+    fault(
+        "a large pool has slots of one context",
+        ENCODER,
+        "return SLOT_CONTEXTS if num_contexts >= SLOT_CONTEXTS * MIN_SLOTS else 1",
+        "return 1",
+        TEST_CONTEXTS,
+    ),
+    fault(
+        "a pool keeps fewer slots of three contexts than a micro-batch has plays",
+        ENCODER,
+        "num_contexts >= SLOT_CONTEXTS * MIN_SLOTS",
+        "num_contexts >= MIN_SLOTS",
+        TEST_CONTEXTS,
+    ),
+    fault(
+        "a slot of three contexts has the units of one",
+        ENCODER,
+        "self.slot_contexts * units_of(context_size), GROUP",
+        "units_of(context_size), GROUP",
+        TEST_CONTEXTS,
+        TEST_PARTS,
+    ),
+    fault(
+        "a pool smaller than the slot that is asked for has none",
+        ENCODER,
+        "return min(wanted, num_contexts)",
+        "return wanted",
+        TEST_CONTEXTS,
+    ),
+    fault(
+        "a member is accounted for as in a slot of one context",
+        ENCODER,
+        "part_sizes(SLOT_CONTEXTS * units_of(model.domain.context_size))",
+        "part_sizes(units_of(model.domain.context_size))",
+        TEST_CONTEXTS,
+    ),
+    fault(
+        "the metric of whole contexts counts slots",
+        ENGINE,
+        "return self.encoder.num_slots * self.encoder.slot_contexts",
+        "return self.encoder.num_slots",
+        TEST_METRICS,
+        TEST_PARTS,
+    ),
+    fault(
+        "the metric of slots in use does not count whole contexts",
+        ENGINE,
+        "return (self.encoder.num_slots - self._slots.num_empty_slots) * self.encoder.slot_contexts",
+        "return self.encoder.num_slots - self._slots.num_empty_slots",
+        TEST_METRICS,
+        TEST_PARTS,
     ),
     fault(
         "a slot on a device is moved without its times",

@@ -60,9 +60,11 @@ def cached_codes(encoder: CpuEncoder, unit: int, num_plays: int) -> CachedCodes:
 class RecordingEncoder(CpuEncoder):
     """An int8 encoder that keeps a copy of each context's part after each call, in the order of the contexts it was given."""
 
-    def __init__(self, model: ModelWeights, pool_bytes: int, *, num_threads: int = 1) -> None:
+    def __init__(
+        self, model: ModelWeights, pool_bytes: int, *, num_threads: int = 1, slot_contexts: int | None = None
+    ) -> None:
         self.recorded: list[CachedCodes] = []
-        super().__init__(model, pool_bytes, KvDtype.INT8, num_threads=num_threads)
+        super().__init__(model, pool_bytes, KvDtype.INT8, num_threads=num_threads, slot_contexts=slot_contexts)
         self.recorded.clear()
 
     def encode(self, columns: Columns, units: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:

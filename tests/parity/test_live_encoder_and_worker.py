@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from intentrec_core import LiveEncoder, LivePlay, LiveUpdate
-from intentrec_core.engine.cpu.encoder import slot_bytes
+from intentrec_core.engine.cpu.encoder import context_bytes
 from intentrec_core.successors import Successors
 from stream.wire.messages import IntentUpdate, Recommendation
 from stream.wire.records import OutputKind
@@ -74,7 +74,7 @@ def test_the_library_answers_as_a_worker_does(
 ) -> None:
     log, model = random_log(120, seed), tiny_model(world, own_items=own_items)
     model = dataclasses.replace(model, successors=successors)
-    live = LiveEncoder(model, cache_bytes=2 * slot_bytes(model.network))
+    live = LiveEncoder(model, cache_bytes=2 * context_bytes(model.network))
     updates = live.play_many([live_play(record) for record in log.records])
     result = run(make_pipeline(make_serving(tmp_path, world, model.network, successors=successors)), log.records)
     applied = [update for update in updates if update.outcome == "applied"]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from intentrec_core.engine.cpu.encoder import CpuEncoder, slot_bytes
+from intentrec_core.engine.cpu.encoder import CpuEncoder, context_bytes
 from intentrec_core.engine.encoder import StepOutput
 from intentrec_core.engine.engine import Encoded, EncodeRequest, IncrementalEngine
 from intentrec_core.engine.kv_dtype import KvDtype
@@ -52,7 +52,7 @@ def played(request: pytest.FixtureRequest, world: EngineWorld) -> tuple[StepOutp
     steps = {"whole": 100, "one by one": 1, "in pieces": 7}[request.param]
     contexts = [member.request().context for member in world.members(COUNTS)]
     encoder = RecordingEncoder(
-        world.model.weights(), len(COUNTS) * slot_bytes(world.model, KvDtype.INT8), num_threads=3
+        world.model.weights(), len(COUNTS) * context_bytes(world.model, KvDtype.INT8), num_threads=3
     )
     size, last = world.layout.size, list[StepOutput]([None] * len(COUNTS))
     for start in range(0, max(COUNTS), steps):
@@ -174,7 +174,7 @@ def test_the_reference_quantises_as_the_step_does(world: EngineWorld) -> None:
 def test_the_same_memory_holds_three_and_a_half_times_the_members(world: EngineWorld) -> None:
     """Of 32 numbers in a head: 128 bytes in float32; 32 and a scale, 36 bytes, in int8. A time takes 6 bytes in both."""
     heads = world.config.num_cached_heads
-    sizes = {kv_dtype: slot_bytes(world.model, kv_dtype) for kv_dtype in KvDtype}
+    sizes = {kv_dtype: context_bytes(world.model, kv_dtype) for kv_dtype in KvDtype}
     plays = 128  # 100, in groups of 32
     assert sizes[KvDtype.FLOAT32] == plays * (5 * heads * 2 * 32 * 4 + 6)
     assert sizes[KvDtype.INT8] == plays * (5 * heads * 2 * (32 + 4) + 6)
@@ -188,10 +188,10 @@ def test_the_same_memory_holds_three_and_a_half_times_the_members(world: EngineW
 @pytest.mark.parametrize("kv_dtype", KvDtype)
 def test_a_slot_takes_the_memory_it_is_accounted_for(kv_dtype: KvDtype, num_kv_heads: int | None) -> None:
     model = TinyWorld().model(num_kv_heads=num_kv_heads)
-    encoder = CpuEncoder(model.weights(), 5 * slot_bytes(model, kv_dtype), kv_dtype)
+    encoder = CpuEncoder(model.weights(), 5 * context_bytes(model, kv_dtype), kv_dtype)
     cache = encoder._cache
     held = sum(array.nbytes for array in cache[:-1])
-    assert held == encoder.num_slots * slot_bytes(model, kv_dtype) == 5 * slot_bytes(model, kv_dtype)
+    assert held == encoder.num_slots * context_bytes(model, kv_dtype) == 5 * context_bytes(model, kv_dtype)
 
 
 def test_another_device_than_the_cpu_refuses_int8() -> None:

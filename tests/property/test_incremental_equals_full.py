@@ -83,9 +83,13 @@ def encode(engine: IncrementalEngine, requests: list[EncodeRequest]) -> Encoded:
     return engine.encode(requests)
 
 
-def engine_of(model: IntentRec, encoder: type[CpuEncoder | TorchEncoder], num_slots: int = 8) -> IncrementalEngine:
-    kv_dtype = KvDtype.INT8 if encoder is RecordingEncoder else KvDtype.FLOAT32
-    return WORLD.engine(model, num_slots=num_slots, kv_dtype=kv_dtype, make_encoder=encoder)
+def engine_of(
+    model: IntentRec, encoder: type[CpuEncoder | TorchEncoder], num_slots: int = 8, slot_contexts: int = 1
+) -> IncrementalEngine:
+    options = {"kv_dtype": KvDtype.INT8 if encoder is RecordingEncoder else KvDtype.FLOAT32}
+    if issubclass(encoder, CpuEncoder):
+        options["slot_contexts"] = slot_contexts
+    return WORLD.engine(model, num_slots=num_slots, make_encoder=encoder, **options)
 
 
 class IncrementalEqualsFull(RuleBasedStateMachine):
@@ -93,16 +97,22 @@ class IncrementalEqualsFull(RuleBasedStateMachine):
         super().__init__()
         self.total = Differences()
 
-    @initialize(num_slots=st.integers(1, 4), encoder=st.sampled_from(ENCODERS), heads=st.sampled_from(HEADS))
-    def start(self, num_slots: int, encoder: type[CpuEncoder | TorchEncoder], heads: tuple[int, int | None]) -> None:
-        self.num_slots, self.encoder, self.models, self.weights = num_slots, encoder, MODELS[heads], 0
+    @initialize(
+        slots=st.tuples(st.integers(1, 4), st.sampled_from([1, 3])),
+        encoder=st.sampled_from(ENCODERS),
+        heads=st.sampled_from(HEADS),
+    )
+    def start(
+        self, slots: tuple[int, int], encoder: type[CpuEncoder | TorchEncoder], heads: tuple[int, int | None]
+    ) -> None:
+        self.slots, self.encoder, self.models, self.weights = slots, encoder, MODELS[heads], 0
         self.histories = {user: History() for user in USERS}
         self.changelog: dict[bytes, bytes] = {}
         self.offset = self.clock = 0
         self.engine = self.new_engine()
 
     def new_engine(self) -> IncrementalEngine:
-        return engine_of(self.models[self.weights], self.encoder, self.num_slots)
+        return engine_of(self.models[self.weights], self.encoder, *self.slots)
 
     @rule(
         plays=st.lists(

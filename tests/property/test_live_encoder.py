@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from intentrec_core import LiveEncoder, LivePlay, LiveUpdate
-from intentrec_core.engine.cpu.encoder import slot_bytes
+from intentrec_core.engine.cpu.encoder import context_bytes
 from intentrec_core.engine.reference import recompute
 from tests.worlds.live_world import tiny_model
 from tests.worlds.naive_fold import anchor
@@ -88,7 +88,7 @@ def assert_equals_recomputation(update: LiveUpdate, context: bytes) -> None:
 def test_every_update_equals_recomputation_of_the_history_up_to_it(
     batches: list[list[tuple[str, int, int, int]] | str], num_slots: int, singly: bool
 ) -> None:
-    live = LiveEncoder(MODEL, cache_bytes=num_slots * slot_bytes(MODEL.network))
+    live = LiveEncoder(MODEL, cache_bytes=num_slots * context_bytes(MODEL.network))
     members: defaultdict[str, Member] = defaultdict(Member)
     number, clock_s = 0, 0
     for batch in batches:

@@ -1,16 +1,20 @@
 """Contexts of all lengths in one pool: members whose parts grow, move and are lost are answered as if nothing were cached.
 
-The contexts of :mod:`tests.property.test_incremental_equals_full` fit into one unit. Here they need up to four, so parts have
-three sizes, and the pool has one to six slots for nine members.
+The contexts of :mod:`tests.property.test_incremental_equals_full` fit into one unit. Here they need up to four. A slot has room
+for one whole context, and parts have three sizes; or for three, and parts of up to four units have four sizes. The pool has one
+to six slots for nine members.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from intentrec_core.engine.cpu.encoder import CpuEncoder, context_bytes
 from intentrec_core.engine.engine import EncodeRequest, IncrementalEngine
 from intentrec_core.engine.kv_dtype import KvDtype
 from intentrec_core.history.history import History
@@ -26,18 +30,21 @@ batches = st.lists(
 )
 
 
-def engine_of(num_slots: int, kv_dtype: KvDtype) -> IncrementalEngine:
-    return WORLD.engine(MODEL, num_slots=num_slots, kv_dtype=kv_dtype)
+def engine_of(num_slots: int, kv_dtype: KvDtype, slot_contexts: int = 1) -> IncrementalEngine:
+    kind = partial(CpuEncoder, MODEL.weights(), kv_dtype=kv_dtype, slot_contexts=slot_contexts)
+    pool_bytes = num_slots * slot_contexts * context_bytes(MODEL, kv_dtype)
+    return IncrementalEngine(MODEL.weights(), WORLD.features, pool_bytes=pool_bytes, version="b0", make_encoder=kind)
 
 
+@pytest.mark.parametrize("slot_contexts", [1, 3])
 @pytest.mark.parametrize("kv_dtype", KvDtype)
 @given(num_slots=st.integers(1, 6), script=batches)
 @settings(deadline=None)
 def test_a_context_in_any_part_is_answered_as_one_that_is_encoded_anew(
-    kv_dtype: KvDtype, num_slots: int, script: list[dict[str, int]]
+    kv_dtype: KvDtype, slot_contexts: int, num_slots: int, script: list[dict[str, int]]
 ) -> None:
-    engine, histories = engine_of(num_slots, kv_dtype), {user: History() for user in USERS}
-    assert engine.encoder.slot_units == 4
+    engine, histories = engine_of(num_slots, kv_dtype, slot_contexts), {user: History() for user in USERS}
+    assert (engine.num_slots, engine.encoder.slot_units) == (num_slots, 4 * slot_contexts)
     number = 0
     for batch in script:
         requests = []
@@ -58,9 +65,10 @@ def test_a_context_in_any_part_is_answered_as_one_that_is_encoded_anew(
         assert got.previous_primary_N.tolist() == anew.previous_primary_N.tolist()
 
 
+@pytest.mark.parametrize(("slot_contexts", "after_64"), [(1, 4), (3, 3)])
 @pytest.mark.parametrize("kv_dtype", KvDtype)
-def test_a_growing_context_is_moved_and_not_encoded_again(kv_dtype: KvDtype) -> None:
-    engine, history = engine_of(3, kv_dtype), History()
+def test_a_growing_context_is_moved_and_not_encoded_again(kv_dtype: KvDtype, slot_contexts: int, after_64: int) -> None:
+    engine, history = engine_of(3, kv_dtype, slot_contexts), History()
     sizes = []
     for number in range(112):
         history.apply(WORLD.layout, WORLD.play(number % 33, number, 600.0 * number), number)
@@ -68,14 +76,29 @@ def test_a_growing_context_is_moved_and_not_encoded_again(kv_dtype: KvDtype) -> 
         part = engine._slots.peek("ann")
         sizes.append(part.num_units)
     assert (engine.stats.misses, engine.stats.positions, engine.num_evictions) == (1, 112, 0)
-    assert sizes == [1] * 32 + [2] * 32 + [4] * 48
+    assert sizes == [1] * 32 + [2] * 32 + [after_64] * 32 + [4] * 16
 
 
 def test_twice_as_many_short_contexts_fit_as_long_ones() -> None:
-    engine, history = engine_of(2, KvDtype.FLOAT32), History()
-    for number in range(60):
+    engine = engine_of(2, KvDtype.FLOAT32)
+    encode_each(engine, num_members=4, num_plays=60)
+    assert (engine.num_cached, engine.num_slots, engine.num_evictions) == (4, 2, 0)
+    assert (engine.num_contexts, engine.num_contexts_in_use) == (2, 2)
+
+
+def test_a_slot_of_three_contexts_holds_four_of_three_quarters_and_slots_in_use_count_three_times() -> None:
+    engine = engine_of(2, KvDtype.FLOAT32, 3)
+    assert (engine.num_contexts, engine.num_contexts_in_use) == (6, 0)
+    encode_each(engine, num_members=4, num_plays=80)
+    assert (engine.num_cached, engine.num_contexts_in_use) == (4, 3)
+    encode_each(engine, num_members=8, num_plays=80)
+    assert (engine.num_cached, engine.num_contexts_in_use, engine.num_evictions) == (8, 6, 0)
+
+
+def encode_each(engine: IncrementalEngine, num_members: int, num_plays: int) -> None:
+    """Members with so many plays each, in one pass after another."""
+    history = History()
+    for number in range(num_plays):
         history.apply(WORLD.layout, WORLD.play(number % 33, number, 600.0 * number), number)
-    requests = [EncodeRequest(user, 0, history.events, 0) for user in USERS[:4]]
-    for request in requests:
-        engine.encode([request])
-    assert (engine.num_cached, engine.num_slots, engine.num_empty_slots, engine.num_evictions) == (4, 2, 0, 0)
+    for user in USERS[:num_members]:
+        engine.encode([EncodeRequest(user, 0, history.events, 0)])

@@ -21,7 +21,7 @@ from intentrec_core import LiveEncoder, LivePlay
 from intentrec_core.bundle.contents import item_label_heads, item_vectors
 from intentrec_core.bundle.model_folder import Model
 from intentrec_core.domain.toml import parse_domain
-from intentrec_core.engine.cpu.encoder import slot_bytes
+from intentrec_core.engine.cpu.encoder import context_bytes
 from intentrec_core.engine.engine import EncodeRequest, IncrementalEngine
 from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.engine.reference import recompute
@@ -128,7 +128,7 @@ def test_the_served_score_is_the_trained_logit(
         logits = network.item_logits(network.queries(output)[0, -1]).numpy()
     np.testing.assert_allclose(logits, wanted, atol=TOLERANCE, rtol=0)
 
-    engine = IncrementalEngine(network.weights(), model.features, pool_bytes=slot_bytes(network), version="b0")
+    engine = IncrementalEngine(network.weights(), model.features, pool_bytes=context_bytes(network), version="b0")
     encoded = engine.encode([EncodeRequest(MemberKey(0, "ann"), 0, context, 0)])
     vectors = item_vectors(network.weights(), model.item_table, START_MS / 1000)
     index = ExactIndex(augment(vectors.weights, vectors.bias, list(vectors.labels.values())))
@@ -143,7 +143,7 @@ def test_the_served_score_is_the_trained_logit(
     if scale == 1.0:
         np.testing.assert_allclose(scores[0], wanted[rows[0]], atol=TOLERANCE, rtol=0)
 
-    live = LiveEncoder(model, cache_bytes=slot_bytes(network))
+    live = LiveEncoder(model, cache_bytes=context_bytes(network))
     for at, item in enumerate(plays):
         update = live.play_many([LivePlay(user_id="ann", item_id=f"item-{item}", ts_ms=START_MS + 60_000 * at)])[0]
     listed = update.recommend(NUM_ITEMS)
@@ -165,7 +165,7 @@ def test_the_library_scores_own_items_and_successors_as_they_were_trained_and_co
     if weight is not None:
         successors = random_successors(len(model.vocabulary), seed, weight=weight)
         model = dataclasses.replace(model, successors=successors)
-    live, layout = LiveEncoder(model, cache_bytes=slot_bytes(model.network)), EventLayout(model.domain)
+    live, layout = LiveEncoder(model, cache_bytes=context_bytes(model.network)), EventLayout(model.domain)
     history, ts_ms = History(), START_MS
     for number, (item, gap_s) in enumerate(plays):
         ts_ms += 1000 * gap_s

@@ -43,7 +43,8 @@ class FaultyEncoder:
         error: Callable[[], Exception] = out_of_range,
     ) -> None:
         self.encoder = encoder
-        self.num_slots, self.slot_units, self.unit_plays = encoder.num_slots, encoder.slot_units, encoder.unit_plays
+        self.num_slots, self.slot_contexts = encoder.num_slots, encoder.slot_contexts
+        self.slot_units, self.unit_plays = encoder.slot_units, encoder.unit_plays
         self._raises, self._spoils, self._error = raises, list(spoils), error
 
     def move(self, from_unit: int, to_unit: int, num_units: int) -> None:

@@ -12,10 +12,17 @@ from intentrec_core.model.model import IntentRec
 from intentrec_core.model.weights import ModelWeights
 
 
-def encoder_of(kind: Callable[..., Encoder], model: IntentRec, pool_bytes: int, *, num_threads: int = 1) -> Encoder:
-    """An encoder of a network. One that is compiled takes its weights as arrays, and has threads."""
+def encoder_of(
+    kind: Callable[..., Encoder],
+    model: IntentRec,
+    pool_bytes: int,
+    *,
+    num_threads: int = 1,
+    slot_contexts: int | None = None,
+) -> Encoder:
+    """An encoder of a network. One that is compiled takes its weights as arrays, and has threads and larger slots."""
     if isinstance(kind, type) and issubclass(kind, CpuEncoder):
-        return kind(model.weights(), pool_bytes, num_threads=num_threads)
+        return kind(model.weights(), pool_bytes, num_threads=num_threads, slot_contexts=slot_contexts)
     return kind(model, pool_bytes)
 
 

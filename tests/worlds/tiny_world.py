@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from intentrec_core.domain.toml import parse_domain
-from intentrec_core.engine.cpu.encoder import slot_bytes
+from intentrec_core.engine.cpu.encoder import context_bytes
 from intentrec_core.engine.encoder import Encoder
 from intentrec_core.engine.engine import IncrementalEngine
 from intentrec_core.engine.kv_dtype import KvDtype
@@ -178,15 +178,18 @@ class TinyWorld:
         version: str = "b0",
         kv_dtype: KvDtype = KvDtype.FLOAT32,
         make_encoder: Callable[[IntentRec, int], Encoder] | None = None,
+        slot_contexts: int | None = None,
     ) -> IncrementalEngine:
-        """An engine with slots for ``num_slots`` members or more."""
+        """An engine with ``num_slots`` slots or more; on the CPU each has room for ``slot_contexts`` whole contexts."""
         return IncrementalEngine(
             model.weights(),
             self.features,
-            pool_bytes=num_slots * slot_bytes(model, kv_dtype),
+            pool_bytes=num_slots * (slot_contexts or 1) * context_bytes(model, kv_dtype),
             version=version,
             kv_dtype=kv_dtype,
-            make_encoder=None if make_encoder is None else partial(encoder_of, make_encoder, model),
+            make_encoder=None
+            if make_encoder is None
+            else partial(encoder_of, make_encoder, model, slot_contexts=slot_contexts),
         )
 
     def play(self, item: int, event: int | str, at_s: float, duration_s: float | None = 90.0) -> PackedPlay:

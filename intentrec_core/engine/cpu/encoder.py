@@ -16,7 +16,7 @@ from intentrec_core.engine.cpu.block import BlockRows, KvCache, make_scratch
 from intentrec_core.engine.cpu.decode_attention import GROUP
 from intentrec_core.engine.cpu.step import encode_held
 from intentrec_core.engine.cpu.weights import step_weights
-from intentrec_core.engine.encoder import StepOutput, no_output, slots_within
+from intentrec_core.engine.encoder import StepOutput, contexts_within, no_output
 from intentrec_core.engine.kv_dtype import KvDtype
 from intentrec_core.engine.slots import part_sizes
 from intentrec_core.features.columns import Columns
@@ -31,6 +31,11 @@ _TIME_BYTES = 6
 _NUMBERS = {KvDtype.FLOAT32: np.float32, KvDtype.INT8: np.int8}
 #: Passing rows to another thread costs as much as encoding one or two rows.
 _MIN_ROWS_A_THREAD = 4
+#: Whole contexts that a slot of a large pool has room for: more members fit in than with one, two or four (decision 119).
+SLOT_CONTEXTS = 3
+#: A pool with fewer slots of several contexts has slots of one: a pass has no more members than there are slots, and a worker's
+#: micro-batch has up to 256 plays.
+MIN_SLOTS = 256
 
 
 class CpuEncoder:
@@ -38,6 +43,9 @@ class CpuEncoder:
 
     A unit is a group of keys, 32 plays. Memory is taken when a unit is first used. With ``kv_dtype`` int8, keys and values are
     codes of a byte: a slot takes little more than a quarter.
+
+    A slot has room for three whole contexts where the pool has room for 3 · 256 or more, else for one. ``slot_contexts`` sets how
+    many; a pool with room for fewer is one slot. What is left over at the end of the pool, two contexts at most, is not used.
 
     Making an encoder compiles the step if this machine has not done so yet, so that a worker that is ready answers at
     once.
@@ -50,10 +58,13 @@ class CpuEncoder:
         kv_dtype: KvDtype = KvDtype.FLOAT32,
         *,
         num_threads: int = 1,
+        slot_contexts: int | None = None,
     ) -> None:
         config, context_size = model.config, model.domain.context_size
-        self.num_slots = slots_within(pool_bytes, slot_bytes(model, kv_dtype))
-        self.slot_units, self.unit_plays = units_of(context_size), GROUP
+        num_contexts = contexts_within(pool_bytes, context_bytes(model, kv_dtype))
+        self.slot_contexts = _slot_contexts(num_contexts, slot_contexts)
+        self.num_slots = num_contexts // self.slot_contexts
+        self.slot_units, self.unit_plays = self.slot_contexts * units_of(context_size), GROUP
         self._model = model
         weights = step_weights(model)
         groups, layers = self.num_slots * self.slot_units, config.num_cached_layers
@@ -116,20 +127,29 @@ def _one_play(model: ModelSizes) -> Columns:
     )
 
 
-def slot_bytes(model: ModelSizes, kv_dtype: KvDtype = KvDtype.FLOAT32) -> int:
-    """Bytes of one slot."""
+def context_bytes(model: ModelSizes, kv_dtype: KvDtype = KvDtype.FLOAT32) -> int:
+    """Bytes of a whole context."""
     return units_of(model.domain.context_size) * _unit_bytes(model, kv_dtype)
 
 
 def member_bytes(model: ModelSizes, num_plays: int, kv_dtype: KvDtype = KvDtype.FLOAT32) -> int:
-    """Bytes of the part of a member whose context holds ``num_plays``."""
-    sizes = part_sizes(units_of(model.domain.context_size))
+    """Bytes of the part of a member whose context holds ``num_plays``, in a slot of three contexts, without the units that such
+    parts leave over in the slot.
+    """
+    sizes = part_sizes(SLOT_CONTEXTS * units_of(model.domain.context_size))
     return next(size for size in sizes if size >= units_of(num_plays)) * _unit_bytes(model, kv_dtype)
 
 
 def units_of(num_plays: int) -> int:
     """The units that so many plays need."""
     return -(-num_plays // GROUP)
+
+
+def _slot_contexts(num_contexts: int, wanted: int | None) -> int:
+    """How many whole contexts a slot has room for, in a pool that has room for ``num_contexts``."""
+    if wanted is not None:
+        return min(wanted, num_contexts)
+    return SLOT_CONTEXTS if num_contexts >= SLOT_CONTEXTS * MIN_SLOTS else 1
 
 
 def _unit_bytes(model: ModelSizes, kv_dtype: KvDtype) -> int:

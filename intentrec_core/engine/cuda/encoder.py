@@ -64,7 +64,8 @@ class TorchEncoder:
         with torch.cuda.stream(self.stream):
             self.pool = KvPool(model, pool_bytes, dtype)
             self.decode = _decode_step(model, self.pool, graphs=graphs)
-        self.num_slots, self.slot_units, self.unit_plays = self.pool.num_slots, 1, self.pool.context_size
+        self.num_slots, self.slot_contexts = self.pool.num_slots, 1
+        self.slot_units, self.unit_plays = 1, self.pool.context_size
 
     @torch.inference_mode()
     def encode(self, columns: Columns, units: NDArray[np.int64], wanted: NDArray[np.bool_]) -> StepOutput:

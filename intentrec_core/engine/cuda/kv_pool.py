@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import torch
 
-from intentrec_core.engine.encoder import slots_within
+from intentrec_core.engine.encoder import contexts_within
 from intentrec_core.model.config import ModelSizes
 from intentrec_core.model.model import IntentRec
 
@@ -24,7 +24,7 @@ class KvPool:
     def __init__(self, model: IntentRec, budget_bytes: int, dtype: torch.dtype) -> None:
         config, device = model.config, model.device
         self.context_size = model.domain.context_size
-        self.num_slots = slots_within(budget_bytes, slot_bytes(model, dtype))
+        self.num_slots = contexts_within(budget_bytes, slot_bytes(model, dtype))
         shape = (
             config.num_cached_layers,
             self.num_slots + 1,

@@ -20,7 +20,7 @@ from intentrec_core.bundle import format as bundle
 from intentrec_core.bundle.contents import ItemVectors, load_bundle
 from intentrec_core.bundle.format import BUNDLE_FILES, MANIFEST, content_version, encode_manifest, verify_files
 from intentrec_core.bundle.store import BundleStore
-from intentrec_core.engine.cpu.encoder import slot_bytes
+from intentrec_core.engine.cpu.encoder import context_bytes
 from intentrec_core.errors import BundleError, BundleFault
 from intentrec_core.model.model import IntentRec, ModelOutput
 from stream.bundles.serving import load_serving
@@ -113,7 +113,7 @@ def test_heads_that_share_keys_and_values_are_named_and_others_are_not(tmp_path,
     serving = load_serving(write(tmp_path / "shared", shared).path, device="cpu", pool_bytes=1 << 20)
     model = serving.engine.weights
     assert model.config.num_cached_heads == 1
-    assert serving.engine.num_slots == (1 << 20) // slot_bytes(model)
+    assert serving.engine.num_contexts == (1 << 20) // context_bytes(model)
     for wrong in (2, 3, 0, "1", None):  # two are the heads' own: not what these weights are of
         changed_card = json.dumps(json.loads(shared[bundle.MODEL]) | {"num_kv_heads": wrong}).encode()
         refused = write(tmp_path / "wrong", shared | {bundle.MODEL: changed_card})

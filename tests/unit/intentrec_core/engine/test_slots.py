@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from intentrec_core.engine.slots import SlotAllocator, part_sizes
 
-SIZES = [1, 2, 3, 7, 16]
+SIZES = [1, 2, 3, 7, 12, 16, 21]
 USERS = [f"user-{nth}" for nth in range(40)]
 #: A member, how many units its context needs, and whether it is released.
-uses = st.lists(st.tuples(st.sampled_from(USERS), st.integers(1, 16), st.booleans()), max_size=120)
+uses = st.lists(st.tuples(st.sampled_from(USERS), st.integers(1, 21), st.booleans()), max_size=120)
 
 
 def use_together(slots: SlotAllocator, needed: Mapping[str, int]) -> None:
@@ -42,7 +42,15 @@ def units_of_each(slots: SlotAllocator) -> dict[str, range]:
 
 
 @pytest.mark.parametrize(
-    ("slot_units", "sizes"), [(1, [1]), (2, [1, 2]), (7, [1, 2, 3, 7]), (16, [1, 2, 3, 4, 5, 8, 16])]
+    ("slot_units", "sizes"),
+    [
+        (1, [1]),
+        (2, [1, 2]),
+        (7, [1, 2, 3, 7]),
+        (12, [1, 2, 3, 4, 6, 12]),
+        (16, [1, 2, 3, 4, 5, 8, 16]),
+        (21, [1, 2, 3, 4, 5, 7, 10, 21]),
+    ],
 )
 def test_a_slot_is_cut_into_equal_parts(slot_units: int, sizes: Sequence[int]) -> None:
     assert part_sizes(slot_units) == sizes
@@ -55,7 +63,7 @@ def test_a_slot_is_cut_into_equal_parts(slot_units: int, sizes: Sequence[int]) -
 #: Members who are used together and how many units each needs; or members who are released.
 passes = st.lists(
     st.one_of(
-        st.dictionaries(st.sampled_from(USERS[:14]), st.integers(1, 16), min_size=1, max_size=8),
+        st.dictionaries(st.sampled_from(USERS[:14]), st.integers(1, 21), min_size=1, max_size=8),
         st.sets(st.sampled_from(USERS[:14]), max_size=3),
     ),
     max_size=40,
@@ -91,7 +99,7 @@ def test_no_unit_belongs_to_two_members_and_members_of_one_pass_keep_theirs(
         assert len(slots) == len(slots.members())
 
 
-@given(num_slots=st.integers(1, 4), slot_units=st.sampled_from(SIZES), needed=st.lists(st.integers(1, 16), max_size=40))
+@given(num_slots=st.integers(1, 4), slot_units=st.sampled_from(SIZES), needed=st.lists(st.integers(1, 21), max_size=40))
 def test_what_has_room_evicts_nobody(num_slots: int, slot_units: int, needed: list[int]) -> None:
     slots = SlotAllocator(num_slots, slot_units)
     held: Counter[int] = Counter()
@@ -134,6 +142,15 @@ def test_short_contexts_share_a_slot_and_a_long_one_has_its_own() -> None:
     assert (len(slots), slots.num_empty_slots, slots.num_evictions) == (16, 1, 0)
     slots.allocate("long", 9)
     assert (len(slots), slots.num_empty_slots, slots.num_evictions) == (17, 0, 0)
+
+
+def test_five_contexts_of_four_units_share_a_slot_of_three_whole_ones_of_seven() -> None:
+    of_one, of_three = SlotAllocator(3, 7), SlotAllocator(1, 21)
+    assert (of_one.has_room({of_one.size_for(4): 3}), of_one.has_room({of_one.size_for(4): 4})) == (True, False)
+    assert (of_three.has_room({of_three.size_for(4): 5}), of_three.has_room({of_three.size_for(4): 6})) == (True, False)
+    for nth in range(5):
+        of_three.allocate(f"user-{nth}", 4)
+    assert (len(of_three), of_three.num_evictions) == (5, 0)
 
 
 def test_a_larger_part_says_what_the_smaller_one_said_and_the_smaller_one_is_free() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from intentrec_core.engine.cpu.encoder import slot_bytes
+from intentrec_core.engine.cpu.encoder import context_bytes
 from intentrec_core.engine.kv_dtype import KvDtype
 from intentrec_core.errors import ConfigError
 from stream.bundles.hot_swap import fetch_serving
@@ -42,7 +42,7 @@ def test_a_bundle_is_loaded_with_the_type_of_the_settings(
         kv_dtype=str(kv_dtype),
     )
     engine = load(settings, ref.version).engine
-    assert engine.num_slots == POOL_BYTES // slot_bytes(engine.weights, kv_dtype)
+    assert engine.num_contexts == POOL_BYTES // context_bytes(engine.weights, kv_dtype)
 
 
 def test_float32_is_the_default_and_another_type_is_refused() -> None:

@@ -227,7 +227,7 @@ def test_no_more_members_migrate_than_the_coming_engine_can_cache(
     pipeline = played_in(first, PlayLog(), 9)
     engine = second.engine
     small = IncrementalEngine(
-        engine.weights, second.features, pool_bytes=4 * SLOTS_BYTES // engine.num_slots, version=engine.version
+        engine.weights, second.features, pool_bytes=4 * SLOTS_BYTES // engine.num_contexts, version=engine.version
     )
     second = replace(second, engine=small)
     pipeline.start_migration(second)
@@ -248,14 +248,14 @@ def test_members_with_contexts_of_all_lengths_migrate_as_far_as_they_fit(tmp_pat
     run(pipeline, log.records)
     engine = second.engine
     small = IncrementalEngine(
-        engine.weights, second.features, pool_bytes=4 * SLOTS_BYTES // engine.num_slots, version=engine.version
+        engine.weights, second.features, pool_bytes=4 * SLOTS_BYTES // engine.num_contexts, version=engine.version
     )
     assert (small.num_slots, small.num_units) == (4, 28)
     second = replace(second, engine=small)
     pipeline.start_migration(second)
     migrate_all(pipeline)
     assert pipeline.swap(second) == 3 + 3 * 2, "three short ones in one slot, and two others in each of three"
-    assert (small.num_evictions, small.num_empty_slots) == (0, 0)
+    assert (small.num_evictions, small.num_contexts_in_use) == (0, 4)
 
 
 def test_a_member_erased_after_it_moved_is_forgotten_by_the_coming_bundle(servings: tuple[Serving, Serving]) -> None:

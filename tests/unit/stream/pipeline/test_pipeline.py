@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from intentrec_core.engine.cpu.encoder import CpuEncoder
 from intentrec_core.errors import ConfigError
 from intentrec_core.history.changelog_codec import Restorer
 from stream.bundles.serving import Serving
@@ -322,6 +324,22 @@ def test_the_changelog_restores_the_state_byte_for_byte_after_every_batch(pipeli
         histories, _ = restorer.finish()
         assert histories == {user: state(pipeline, user) for user in histories}
     assert len(histories) == 4
+
+
+@pytest.mark.parametrize(("slot_contexts", "slots", "in_use"), [(1, 12, 4), (3, 12, 6)])
+def test_metrics_count_slots_as_whole_contexts(
+    world: TinyWorld, serving: Serving, slot_contexts: int, slots: int, in_use: int
+) -> None:
+    """Four members with a unit each: four slots of one unit, or two of three."""
+    num_slots = slots // slot_contexts
+    options = {"make_encoder": CpuEncoder, "slot_contexts": slot_contexts}
+    engine = world.engine(world.model(1), num_slots=num_slots, version=serving.version, **options)
+    assert engine.num_slots == num_slots
+    pipeline, log = make_pipeline(replace(serving, engine=engine)), PlayLog()
+    run(pipeline, [log.play(f"user-{nth}", nth, 100.0 * nth) for nth in range(4)])
+    sample = pipeline.metrics.registry.get_sample_value
+    names = ("slots", "slots_used", "members")
+    assert [sample(f"intentrec_engine_{name}") for name in names] == [slots, in_use, 4]
 
 
 def test_a_closed_partition_leaves_nothing_behind(pipeline: Pipeline) -> None:

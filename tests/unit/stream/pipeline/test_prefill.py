@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from intentrec_core.engine.cpu.encoder import slot_bytes
+from intentrec_core.engine.cpu.encoder import context_bytes
 from intentrec_core.engine.engine import Encoded, EncodeRequest
 from intentrec_core.engine.member_key import MemberKey
 from stream.bundles.serving import Serving
@@ -116,7 +116,7 @@ def test_newer_plays_of_queued_members_cost_only_themselves(serving: Serving) ->
 def test_the_bound_holds_with_more_queued_members_than_slots(
     world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bundle_world, "SLOTS_BYTES", 4 * slot_bytes(world.model(1)))
+    monkeypatch.setattr(bundle_world, "SLOTS_BYTES", 4 * context_bytes(world.model(1)))
     small, log = make_serving(tmp_path, world, world.model(1)), PlayLog()
     pipeline = warmed_up(small, log, 9)
     for at_s in (2000.0, 3000.0):
