@@ -288,12 +288,12 @@ def quality() -> str:
         "",
         "Each figure names the commit that documented it and the decision that explains it. Intervals are 95 %, bootstrapped",
         "over members. Live figures also depend on the machine: a slower one publishes fewer bundles in the same time.",
-        "What the models are meant to reach, and what they miss, is the [table of targets](#targets). What the intent stage gains, and",
-        f"what it does not, is in {_decision(104)} and {_decision(118)}.",
+        "What the models are meant to reach, and what they miss, is the [table of targets](#targets). What the intent stage",
+        f"gains, and what it does not, is in {_decision(104)} and {_decision(118)}.",
         "",
-        "The sections before [every model and baseline](#every-model-and-baseline-by-one-harness) are of earlier releases: their figures",
-        "are as they were measured then, and the commands beside them measure another model today. `-dirty` at a commit says that the",
-        "code had changes that were not committed.",
+        "The sections before [every model and baseline](#every-model-and-baseline-by-one-harness) are of earlier releases:",
+        "their figures are as they were measured then, and the commands beside them measure another model today. `-dirty` at a",
+        "commit says that the code had changes that were not committed.",
     ]
     for group in dict.fromkeys(str(row["group"]) for row in rows):
         of_group = [row for row in rows if row["group"] == group]
