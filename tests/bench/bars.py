@@ -69,6 +69,7 @@ BARS = (
     Bar("kv_heads_1_plays_over_float32", "engine", "plays/s there with one head of keys and values, against all heads", 1.0),
     Bar("kv_int8_plays_over_float32", "engine", "plays/s at 256 to 340 cached plays, int8 against float32, in turns", 0.9),
     Bar("pool_512_cached_over_whole", "engine", "members cached in a small pool, parts of slots against whole slots", 4),
+    Bar("pool_200_three_cached_over_parts", "engine", "the same, `video`: slots for three contexts against slots for one", 1.25),
     Bar("hits_0_over_recompute", "engine", "plays/s with no play cached, against recomputing the window", 1.0),
     *(
         Bar(f"worker_cpu_over_exact_{batch}", "index", f"CPU of a play, MovieLens, by {batch}: auto against exact", 1.1, True)

@@ -145,7 +145,6 @@ SLOT_PARTS = (
         "self.slot_contexts * units_of(context_size), GROUP",
         "units_of(context_size), GROUP",
         TEST_CONTEXTS,
-        TEST_PARTS,
     ),
     fault(
         "a pool smaller than the slot that is asked for has none",
@@ -167,7 +166,6 @@ SLOT_PARTS = (
         "return self.encoder.num_slots * self.encoder.slot_contexts",
         "return self.encoder.num_slots",
         TEST_METRICS,
-        TEST_PARTS,
     ),
     fault(
         "the metric of slots in use does not count whole contexts",
@@ -175,7 +173,6 @@ SLOT_PARTS = (
         "return (self.encoder.num_slots - self._slots.num_empty_slots) * self.encoder.slot_contexts",
         "return self.encoder.num_slots - self._slots.num_empty_slots",
         TEST_METRICS,
-        TEST_PARTS,
     ),
     fault(
         "a slot on a device is moved without its times",
