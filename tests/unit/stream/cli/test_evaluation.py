@@ -126,7 +126,7 @@ def test_a_stream_by_how_often_it_is_refreshed(world: Path, tmp_path: Path, caps
     frozen = fresh["ndcg@10"]["Markov, last 5 plays"]
     online = fresh["ndcg@10"]["Markov, last 5, online"]
     assert len(set(online)) == 1, "it needs no refresh"
-    assert frozen[0] > frozen[2]
+    assert len(set(frozen)) == 3, "what it has counted is that of the last refresh"
     assert "every 40 plays every 80 plays" in text
     assert "What freshness is worth" in report.read_text("utf-8")
 
