@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from intentrec_core.evaluation.protocols import Protocol
-from intentrec_core.evaluation.results import MAIN, Freshness
+from intentrec_core.evaluation.results import MAIN, Freshness, RowResult
 from intentrec_core.experiment.compared_rankers import ComparedRanker
 from intentrec_core.experiment.data import ExperimentData
 from intentrec_core.experiment.evaluate import evaluate
@@ -23,19 +23,23 @@ def freshness(
     *,
     seed: int,
     watch: Watch,
+    known: Mapping[int, Sequence[RowResult]] | None = None,
 ) -> Freshness:
     """NDCG@10 of every ranker by the number of plays between two refreshes, freshest first.
 
     ``make_stream`` makes the protocol of an interval; ``intervals`` are numbers of plays, or :data:`NEVER`. Cost: every interval
-    is an evaluation of its own, with its choices on the validation and its training.
+    is an evaluation of its own, with its choices on the validation and its training. ``known``: the rows of intervals that were
+    evaluated before.
     """
     ordered = sorted(set(intervals), key=lambda plays: (plays == NEVER, plays))
-    found = []
+    found = dict(known or {})
     for plays in ordered:
-        protocol = make_stream(len(data.asked.place) if plays == NEVER else plays)
-        found.append(evaluate(data, protocol, rankers, seeds=[seed], watch=watch).evaluation.rows)
+        if plays not in found:
+            protocol = make_stream(len(data.asked.place) if plays == NEVER else plays)
+            found[plays] = evaluate(data, protocol, rankers, seeds=[seed], watch=watch).evaluation.rows
+    gain = {plays: {row.name: row.metrics[MAIN] for row in rows} for plays, rows in found.items()}
     return Freshness(
         "NDCG@10 by how often weights are refreshed",
         tuple("never" if plays == NEVER else f"every {plays:,} plays" for plays in ordered),
-        tuple((row.name, tuple(rows[place].metrics[MAIN] for rows in found)) for place, row in enumerate(found[0])),
+        tuple((ranker.name, tuple(gain[plays][ranker.name] for plays in ordered)) for ranker in rankers),
     )

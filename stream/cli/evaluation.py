@@ -129,7 +129,9 @@ def evaluate_models(
         return found
     compared = [rankers[0], *(ranker for ranker in rankers if ranker.kind == "counts")]
     intervals = [asked.refresh_plays, *asked.freshness]
-    return replace(found, freshness=freshness(data, compared, make, intervals, seed=config.seed, watch=_Bars()))
+    known = {asked.refresh_plays: found.experiment.evaluation.rows} if num_seeds == 1 else {}
+    curve = freshness(data, compared, make, intervals, seed=config.seed, watch=_Bars(), known=known)
+    return replace(found, freshness=curve)
 
 
 def evaluate_bundle(settings: Settings, data_set: DataSet, version: str, asked: Asked) -> Evaluated:

@@ -262,7 +262,8 @@ def benchmarks() -> str:
         "the steady part of a run makes the swap beside it look better than it is. A commit with `-dirty` was measured with",
         "uncommitted changes. The machines with 2 cores are shared servers without a GPU, where broker, worker and clients share",
         "the cores. They are of two kinds, Zen 4 with AVX-512 and slower Zen 3 without; only Zen 3 is marked.",
-        "A run beside other programs is marked as busy, with the load before it: its ratios are fair, its plays/s are too few.",
+        "A run beside other programs is marked as busy, with the load before it: its plays/s are too few, and its ratios may be",
+        "others than those of an idle machine.",
         "",
         f"**{num_passed} of {len(BARS)} bars are met.** [Quality figures](quality.md) are in a document of their own.",
         "",
@@ -381,8 +382,8 @@ def _quality_line(row: Row) -> str:
 def _machine(row: Row) -> str:
     machine = str(row.get("device") or row["hardware"])
     is_zen_3 = str(row["commit"]).removesuffix("-dirty") in ZEN_3_COMMITS and "device" not in row
-    load = find(row, "load_before") or 0.0
-    return machine + (" (Zen 3)" if is_zen_3 else "") + (f", busy: load {load:.0f}" if load > BUSY_LOAD else "")
+    load = (find(row, "load_before") or 0.0) if machine.startswith("2 cores") else 0.0
+    return machine + (" (Zen 3)" if is_zen_3 else "") + (f", busy: load {load:.1f}" if load > BUSY_LOAD else "")
 
 
 def _header(*columns: str) -> list[str]:

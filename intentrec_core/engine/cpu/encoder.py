@@ -33,8 +33,8 @@ _NUMBERS = {KvDtype.FLOAT32: np.float32, KvDtype.INT8: np.int8}
 _MIN_ROWS_A_THREAD = 4
 #: Whole contexts that a slot of a large pool has room for: more members fit in than with one, two or four (decision 119).
 SLOT_CONTEXTS = 3
-#: A pool with fewer slots of several contexts has slots of one: a pass has no more members than there are slots, and a worker's
-#: micro-batch has up to 256 plays.
+#: A pool with fewer slots of several contexts has slots of one: a pass has no more members than there are slots, and by default a
+#: worker's micro-batch has up to 256 plays.
 MIN_SLOTS = 256
 
 

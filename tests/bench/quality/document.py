@@ -89,7 +89,7 @@ def tables(rows: Sequence[HistoryRow]) -> list[str]:
     rows = [row for row in rows if is_current(row, code)]
     asked = {(row["data"], row["protocol"], row["tasks"], row["metric"]): row for row in rows if row["model"] == ASKED}
     rows = [row for row in rows if row["model"] != ASKED]
-    lines += ["", *target_lines(rows)]
+    lines += ["", *target_lines(of_newest_tasks(rows))]
     for measured in DATA_SETS:
         of_data = [row for row in rows if row.get("data") == measured.name]
         lines += ["", f"### {_capital(measured.title)}", ""]
@@ -111,6 +111,12 @@ def tables(rows: Sequence[HistoryRow]) -> list[str]:
         lines += _freshness(measured, [row for row in of_data if str(row["protocol"]).startswith(PREFIX)])
         lines += published_lines(measured.name, RANKING)
     return lines
+
+
+def of_newest_tasks(rows: Sequence[HistoryRow]) -> list[HistoryRow]:
+    """Of each data set and protocol, the rows of the tasks that were asked last: others cannot be compared with them."""
+    newest = {(row["data"], row["protocol"]): (row["data_hash"], row["tasks"]) for row in rows}
+    return [row for row in rows if newest[row["data"], row["protocol"]] == (row["data_hash"], row["tasks"])]
 
 
 def is_current(row: HistoryRow, code: Mapping[str, str]) -> bool:

@@ -8,13 +8,13 @@ import pytest
 
 from tests.bench.quality import targets
 from tests.bench.quality.__main__ import HISTORY_FILE
-from tests.bench.quality.document import is_current
+from tests.bench.quality.document import is_current, of_newest_tasks
 from tests.bench.quality.figures import MEAN
 from tests.bench.quality.plan import all_rows
 from tests.bench.quality.runs import row_hash
 from tests.bench.quality.targets import Figures, Found, Target
 
-DATA, PROTOCOL, OURS = targets.WORLD, targets.TEMPORAL_30, targets.SERVED[targets.WORLD]
+DATA, PROTOCOL, OURS = targets.WORLD, targets.TEMPORAL_30, targets.OURS[targets.WORLD]
 BASE = {"data": DATA, "protocol": PROTOCOL}
 
 
@@ -30,7 +30,7 @@ def pair(other: str, value: float, p: float) -> dict[str, object]:
 def test_every_target_that_is_missed_has_a_reason() -> None:
     code = {row.name: row_hash(row) for row in all_rows()}
     rows = [row for row in map(json.loads, HISTORY_FILE.read_text("utf-8").splitlines()) if "protocol" in row]
-    figures = Figures([row for row in rows if is_current(row, code)])
+    figures = Figures(of_newest_tasks([row for row in rows if is_current(row, code)]))
     measured = [target for target in targets.TARGETS if target.measure(figures) is not None]
     assert len(measured) > 10
     assert [target.what for target in measured if target.is_missed(figures) and not target.why] == []
@@ -91,6 +91,13 @@ def test_the_way_to_the_oracle_begins_at_the_best_chain() -> None:
     assert found is not None
     assert found.value == pytest.approx(0.5)
     assert targets._way_to_the_oracle(Figures(rows[:3])) is None
+
+
+def test_figures_of_other_tasks_or_data_are_left_out() -> None:
+    first = own(OURS, 0.1) | {"data_hash": "a", "tasks": "one"}
+    others = [first | {"tasks": "two"}, first | {"data_hash": "b"}, first | {"data_hash": "b", "metric": "mrr"}]
+    assert of_newest_tasks([first, *others]) == others[1:]
+    assert of_newest_tasks([first, first | {"protocol": "other", "tasks": "two"}])[0] == first
 
 
 def test_the_newest_figure_counts() -> None:
