@@ -148,7 +148,7 @@ class IncrementalEngine:
 
     @property
     def num_contexts_in_use(self) -> int:
-        """Number of whole contexts that the slots in use have room for: those in which a member has a part."""
+        """Number of whole contexts that fit into the slots in which a member has a part."""
         return (self.encoder.num_slots - self._slots.num_empty_slots) * self.encoder.slot_contexts
 
     @property

@@ -1,4 +1,4 @@
-"""What it is worth to refresh weights often: the streaming protocol, asked once for each interval between refreshes."""
+"""Measures quality by how often weights are refreshed: one evaluation by the streaming protocol for each interval."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ def freshness(
 ) -> Freshness:
     """NDCG@10 of every ranker by the number of plays between two refreshes, freshest first.
 
-    ``make_stream`` makes the protocol of an interval; ``intervals`` are numbers of plays, or :data:`NEVER`. Cost: every interval
-    is an evaluation of its own, with its choices on the validation and its training. ``known``: the rows of intervals that were
-    evaluated before.
+    ``intervals`` are numbers of plays, or :data:`NEVER`. ``make_stream`` makes the protocol of an interval. ``known`` has the
+    rows of intervals that are evaluated already.
+
+    Cost: each other interval chooses on its validation and trains anew.
     """
     ordered = sorted(set(intervals), key=lambda plays: (plays == NEVER, plays))
     found = dict(known or {})

@@ -176,7 +176,7 @@ def evaluate(
             "--freshness",
             min=0,
             metavar="PLAYS",
-            help="Also refresh every so many plays, 0: never, with --protocol stream. Repeatable.",
+            help="With --protocol stream: also measure with a refresh every PLAYS plays; 0: none. Repeatable.",
         ),
     ] = None,
     validation: Annotated[

@@ -315,7 +315,7 @@ class Metrics:
         self.engine_slots = create.gauge("engine_slots", "Whole contexts that fit into the cache of the serving bundle")
         self.engine_slots_used = create.gauge(
             "engine_slots_used",
-            "Whole contexts for which the slots in use have room; a slot is in use where a member is cached in it",
+            "Whole contexts that fit into those slots of the cache in which a member is cached",
         )
         self.engine_members = create.gauge("engine_members", "Members cached by the engine of the serving bundle")
 

@@ -11,8 +11,8 @@ class Bar:
     """One figure and its bar. All of them are ratios of two figures of the same run, so the machine cancels out; but for the
     bench ``gpu``, whose bars are an H100's, and for bars in milliseconds of ``gateway`` and ``latency``.
 
-    ``worst_of``: the documents judge the bar by the worst of so many newest runs, since single runs of it differ by more than
-    the bar can bear. ``--compare`` judges the run it has made.
+    ``worst_of``: the documents compare the bar with the worst of this many newest runs, because single runs differ too much.
+    ``--compare`` compares it with the run that was just made.
     """
 
     key: str
@@ -27,7 +27,7 @@ class Bar:
         return 0 < value <= self.limit if self.at_most else value >= self.limit
 
     def counted(self, values: Sequence[float]) -> int:
-        """Which value the documents judge the bar by: the place of it among the values of all runs, newest first."""
+        """Returns the index of the value that the documents compare with the bar. ``values``: one for each run, newest first."""
         worst = max if self.at_most else min
         return worst(range(len(values[: self.worst_of])), key=values.__getitem__)
 
@@ -40,7 +40,7 @@ class Bar:
         return f"{verdict:>12}  {shown:>8}  {bar:>8}  {self.key:<30}  {self.what}"
 
 
-#: At half of a burst's rate three of seven runs had a stall (decision 106): of three runs, one has it four times out of five.
+#: Three of seven runs at half of a burst's rate had a stall (decision 106). So four in five sets of three runs have one.
 RUNS_JUDGED = 3
 
 BARS = (

@@ -133,8 +133,8 @@ def context_bytes(model: ModelSizes, kv_dtype: KvDtype = KvDtype.FLOAT32) -> int
 
 
 def member_bytes(model: ModelSizes, num_plays: int, kv_dtype: KvDtype = KvDtype.FLOAT32) -> int:
-    """Bytes of the part of a member whose context holds ``num_plays``, in a slot of three contexts, without the units that such
-    parts leave over in the slot.
+    """Bytes of the part of a member whose context holds ``num_plays``, in a slot of three contexts. Units of the slot that belong
+    to no part are not counted.
     """
     sizes = part_sizes(SLOT_CONTEXTS * units_of(model.domain.context_size))
     return next(size for size in sizes if size >= units_of(num_plays)) * _unit_bytes(model, kv_dtype)

@@ -148,7 +148,7 @@ def _table(
 
 
 def asked_of(loaded: Loaded, protocol: Protocol) -> tuple[Source, list[HistoryRow]]:
-    """What is asked, as rows of the history: how many plays, of which members and items, and how many items are ranked."""
+    """Counts the plays, members and ranked items of a protocol. Returns the counts as rows of the history."""
     test = protocol.test
     facts = {
         "plays": len(test),

@@ -86,8 +86,8 @@ class Runs:
 
 def run_key(loaded: Loaded, protocol: Protocol, row: Row, seed: int) -> str:
     """The name of a run: the same for the same data, domain, tasks, configuration, code and seed. Runs that are trained also
-    depend on torch's version and number of threads, and those of freshness on the protocol's name: with a lag the tasks are the
-    same, and plays arrive later.
+    depend on torch's version and number of threads. Runs of a freshness protocol also depend on its name, because protocols with
+    different lags have the same tasks.
     """
     asked = tasks_hash(loaded, protocol, with_times=not row.is_trained)
     versions = f"{torch.__version__} {torch.get_num_threads()}" if row.is_trained else ""

@@ -34,8 +34,10 @@ DECISIONS = Path(__file__).parents[3] / "docs" / "decisions"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was measured, in words, and as a number that targets are compared with; ``model``: of which row. ``is_certain``: it is
-    not chance.
+    """One measured figure.
+
+    ``words`` describe it. ``value`` is compared with the target. ``is_certain`` is false where the difference may be chance.
+    ``model`` is the row of the quality table that was measured.
     """
 
     words: str
@@ -46,8 +48,11 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """``must`` and ``aim``: what the number has to reach; None: nothing is said. A comparison that must be certain is missed
-    where it is not. ``at_most``: it must not be above, where a certain gain would be wrong. ``why``: the reason for a miss.
+    """One row of the table of targets.
+
+    ``must`` and ``aim`` are the two values to reach; None means that there is no such value. A value counts as reached only where
+    the figure is certain. With ``at_most``, the target is the other way round: it is missed where the figure is above the value
+    and certain. ``shown_as`` formats ``must`` and ``aim``. ``why`` is the reason for a miss.
     """
 
     what: str
@@ -98,8 +103,9 @@ class Figures:
         return [model for model in found if model.startswith(starts)]
 
     def above(self, data: str, protocol: str, model: str, other: str, metric: str = MAIN) -> Found | None:
-        """How far a row is above another. Where the two were not resampled together, that is certain if their intervals lie
-        apart.
+        """How far the row ``model`` is above the row ``other``, as a share of ``other``.
+
+        Where the two were not resampled together, the difference is certain if their intervals do not overlap.
         """
         pair = self._pairs.get((data, protocol, model, f"{metric} above", other))
         if pair is not None:

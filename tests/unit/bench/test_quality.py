@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tests.bench.quality.data_sets import (
     WORLD_MEMBERS,
     WORLD_PLAYS,
     Loaded,
+    Measured,
     digest,
     world_plays,
 )
@@ -205,14 +207,9 @@ def test_a_kept_run_is_read_as_it_was_and_half_a_file_is_none(
 
 
 @pytest.fixture
-def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The command on the small world, with a folder and a history of its own."""
-    history = tmp_path / "quality.jsonl"
-    history.write_text("")
-    monkeypatch.setattr(command, "HISTORY_FILE", history)
-    monkeypatch.setattr(command, "DATA_SETS", (SMALL,))
-    monkeypatch.setattr(command, "Runs", lambda folder=tmp_path / "runs": Runs(folder))
-    return history
+def kept(measure_alone: Callable[[Measured], Path]) -> Path:
+    """The history of the command, which measures the small world alone."""
+    return measure_alone(SMALL)
 
 
 def rows_of(history: Path) -> list[dict[str, object]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,12 @@ from intentrec_core.plays.batches import WindowBatches
 from intentrec_core.plays.windows import Windows, windows_of
 from tests.bench.quality import __main__ as command
 from tests.bench.quality import checks, document, freshness
-from tests.bench.quality.data_sets import QUICK, Loaded, simulated, world_plays
+from tests.bench.quality.data_sets import QUICK, Loaded, Measured, simulated, world_plays
 from tests.bench.quality.fair import SASRecWithOwnItems
 from tests.bench.quality.neural import without_short_term
 from tests.bench.quality.oracle import HIDDEN_INTENT, ORACLE, SeenWorld
 from tests.bench.quality.rows import Answers, Row, popularity_rows
-from tests.bench.quality.runs import PREFIX, Runs
+from tests.bench.quality.runs import PREFIX
 
 SMALL = dataclasses.replace(
     QUICK[0],
@@ -226,15 +227,16 @@ def one_of(task: Task, i: int, lag: tuple[float, str]) -> Task:
     )
 
 
-def test_a_lag_has_a_run_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    history = tmp_path / "quality.jsonl"
-    history.write_text("")
-    monkeypatch.setattr(command, "HISTORY_FILE", history)
-    monkeypatch.setattr(command, "DATA_SETS", (SMALL,))
-    monkeypatch.setattr(command, "Runs", lambda folder=tmp_path / "runs": Runs(folder))
+@pytest.fixture
+def fresh_history(measure_alone: Callable[[Measured], Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The history of the command, which measures the small world alone, with its freshness."""
     monkeypatch.setattr(freshness, "FIRST_RATIO", {SMALL.name: 0.7})
+    return measure_alone(SMALL)
+
+
+def test_a_lag_has_a_run_of_its_own(fresh_history: Path) -> None:
     command.main(["--rows", "Markov, last 5, live"])
-    rows = [json.loads(line) for line in history.read_text().splitlines()]
+    rows = [json.loads(line) for line in fresh_history.read_text().splitlines()]
     gain = {
         row["protocol"].removeprefix(PREFIX): row["value"]
         for row in rows
@@ -243,15 +245,9 @@ def test_a_lag_has_a_run_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert gain["no lag"] > max(gain[f"lag of {lag}"] for lag in ("1 play", "10 plays", "1 hour"))
 
 
-def test_freshness_is_a_table_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    history = tmp_path / "quality.jsonl"
-    history.write_text("")
-    monkeypatch.setattr(command, "HISTORY_FILE", history)
-    monkeypatch.setattr(command, "DATA_SETS", (SMALL,))
-    monkeypatch.setattr(command, "Runs", lambda folder=tmp_path / "runs": Runs(folder))
-    monkeypatch.setattr(freshness, "FIRST_RATIO", {SMALL.name: 0.7})
+def test_freshness_is_a_table_of_its_own(fresh_history: Path) -> None:
     command.main(["--rows", "popular, 1 day, "])
-    rows = [json.loads(line) | {"data": "world"} for line in history.read_text().splitlines()]
+    rows = [json.loads(line) | {"data": "world"} for line in fresh_history.read_text().splitlines()]
     text = "\n".join(document.tables(rows))
     (table,) = [part for part in text.split("#### ") if part.startswith("Freshness, NDCG@10") and "live counts" in part]
     live, old = (
