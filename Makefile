@@ -26,6 +26,8 @@ INSTALLED := $(VENV)/installed
 BIN := $(VENV)/bin
 CODE := intentrec_core index stream tests docs examples
 export PYTHON
+# Tests and the demo start Python many times: without bytecode each process compiles everything that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## list the targets

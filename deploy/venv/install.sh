@@ -4,7 +4,8 @@
 #   deploy/venv/install.sh [FOLDER]        default FOLDER: .venv; the variable PYTHON selects the interpreter
 #
 # Needs Python 3.11 or newer with its venv module, and a package index. Errors are one line that says what is missing.
-# pip installs uv, also from the lock; uv installs the rest about ten times faster than pip would.
+# pip installs uv, also from the lock; uv installs the rest about ten times faster than pip would. uv compiles all packages to
+# bytecode once, as pip does: otherwise each process compiles what it imports, if the environment forbids Python to write bytecode.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -67,7 +68,7 @@ if [ -z "${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-}" ]; then
 fi
 
 step 'installing uv' "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/locks/uv.txt
-export VIRTUAL_ENV=$venv UV_PYTHON_DOWNLOADS=never
+export VIRTUAL_ENV=$venv UV_PYTHON_DOWNLOADS=never UV_COMPILE_BYTECODE=1
 step 'installing the locked packages (about 3 GB the first time: torch includes CUDA libraries)' \
     "$venv/bin/uv" pip install --python "$venv/bin/python" --require-hashes -r deploy/locks/dev.txt
 step 'installing intentrec' \

@@ -53,6 +53,7 @@ def test_file_systems_are_read_only_but_for_volumes(name: str) -> None:
         ("trainer", "INTENTREC_EVENT_LOG_DIR"),
         ("trainer", "INTENTREC_BUNDLE_URL"),
         ("first-bundle", "INTENTREC_BUNDLE_URL"),
+        *[(name, "NUMBA_CACHE_DIR") for name in ("first-bundle", "worker-1", "worker-2", "trainer", "gateway")],
     ],
 )
 def test_what_a_process_writes_to_is_writable(name: str, folder: str) -> None:
