@@ -11,6 +11,8 @@ from typing import Any
 from numba import types
 from numba.experimental import structref
 
+from intentrec_core.kernels.dense import compiled
+
 
 @structref.register
 class HeldType(types.StructRef):
@@ -28,7 +30,13 @@ class Held(structref.StructRefProxy):
     """
 
     def __new__(cls, value: tuple[Any, ...]) -> Any:
-        return structref.StructRefProxy.__new__(cls, value)
+        return _hold(value)
 
 
 structref.define_proxy(Held, HeldType, ["value"])
+
+
+@compiled
+def _hold(value: Any) -> Any:
+    """A :class:`Held`. numba's own constructor is compiled anew in every process, which takes seconds."""
+    return Held(value)

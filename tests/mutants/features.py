@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import Edit, Mutant
 
 KERNEL, HASH_ROWS = "intentrec_core/kernels/play_features.py", "intentrec_core/kernels/hash_rows.py"
+HELD, TEST_CACHE = "intentrec_core/kernels/held.py", "tests/unit/intentrec_core/kernels/test_compiled_cache.py"
 TEST_KERNEL = "tests/unit/intentrec_core/kernels/test_play_features.py"
 TEST_BATCH_ROWS = "tests/unit/stream/pipeline/test_batch_rows.py"
 
@@ -33,6 +34,11 @@ FEATURES = (
         "a look-up of rows compiled while plays are answered",
         (Edit("intentrec_core/features/vocabulary.py", "find_rows(hashes.flatten(), ", "find_rows(hashes, "),),
         (TEST_BATCH_ROWS,),
+    ),
+    Mutant(
+        "what holds the arguments of compiled code compiled in every process",
+        (Edit(HELD, "        return _hold(value)\n", "        return structref.StructRefProxy.__new__(cls, value)\n"),),
+        (TEST_CACHE,),
     ),
     Mutant(
         "a code of no label marks a label of the next head",

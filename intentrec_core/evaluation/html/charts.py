@@ -15,6 +15,8 @@ from intentrec_core.evaluation.results import CalibrationBin, Figure
 
 #: As many colours as the style sheet has.
 NUM_COLOURS = 10
+#: Pixels between the intervals of two lines at one place.
+_BESIDE = 3.0
 
 
 def _svg(width: float, height: float, label: str, *children: Iterable[Html] | Html, class_: str = "chart") -> Html:
@@ -76,13 +78,19 @@ class Series:
 def line_chart(
     series: Sequence[Series], places: Sequence[str], label: str, *, x_title: str, marked: int | None = None
 ) -> Html:
-    """Lines over places at equal distances, with intervals where there are some. ``marked``: a place that is pointed out."""
+    """Lines over places at equal distances, with intervals where there are some. ``marked``: a place that is pointed out.
+
+    Lines with intervals lie a little beside each other, so that the intervals of one place do not cover each other.
+    """
     width, height, left, right, top, bottom = 360.0, 230.0, 52.0, 12.0, 14.0, 40.0
     known = [v for one in series for f in one.values for v in (f.value, f.low, f.high) if v is not None]
     low, high, ticks = _ticks(min(known, default=0.0), max(known, default=1.0))
+    beside = _BESIDE if any(f.low is not None for one in series for f in one.values) else 0.0
+    room = beside * (len(series) - 1) / 2
 
     def x(place: int) -> float:
-        return left + (width - left - right) * (place / (len(places) - 1) if len(places) > 1 else 0.5)
+        share = place / (len(places) - 1) if len(places) > 1 else 0.5
+        return left + room + (width - left - right - 2 * room) * share
 
     def y(value: float) -> float:
         return top + (height - top - bottom) * (1 - (value - low) / (high - low))
@@ -100,7 +108,9 @@ def line_chart(
         parts.append(_line(x(marked), top, x(marked), height - bottom, "mark"))
     for number, one in enumerate(series):
         colour = f"k{number % NUM_COLOURS}"
-        points = [(x(i), y(f.value), f) for i, f in enumerate(one.values) if f.value is not None]
+        points = [
+            (x(i) + beside * number - room, y(f.value), f) for i, f in enumerate(one.values) if f.value is not None
+        ]
         if len(points) > 1:
             path = " ".join(f"{px:.1f},{py:.1f}" for px, py, _ in points)
             parts.append(element("polyline", points=path, class_=f"curve {colour}"))

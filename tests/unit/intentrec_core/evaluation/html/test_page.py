@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 
@@ -197,3 +198,13 @@ def test_a_chart_takes_whatever_there_is(values: tuple[float | None, ...]) -> No
     assert Reader(chart).tags[0] == "svg"
     assert "nan" not in chart
     assert chart.count("<circle") == sum(value is not None for value in values)
+
+
+def test_intervals_of_one_place_do_not_cover_each_other() -> None:
+    lines = [Series(f"model {i}", [Figure(0.2, 0.1, 0.3), Figure(0.3, 0.2, 0.4)]) for i in range(9)]
+    chart = line_chart(lines, ["every play", "never"], "chart", x_title="older")
+    across = sorted(float(x) for x in re.findall(r'<circle cx="([\d.]+)"', chart))
+    assert len(across) == 18
+    assert min(right - left for left, right in pairwise(across)) >= 2.9
+    assert across[0] >= 52, "right of the labels"
+    assert across[-1] <= 348
