@@ -184,7 +184,8 @@ class HotSwap:
                 self._refuse(error)
                 if error.fault is BundleFault.UNREACHABLE and not self._announced.is_set():
                     with contextlib.suppress(TimeoutError):  # time to try again
-                        await asyncio.wait_for(self._announced.wait(), next(delays_s, _RETRY_S[-1]))
+                        async with asyncio.timeout(next(delays_s, _RETRY_S[-1])):
+                            await self._announced.wait()
                     continue
             else:
                 if is_served:

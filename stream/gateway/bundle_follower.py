@@ -125,7 +125,8 @@ class BundleFollower:
             announced = self.announced
             if announced is not None and not await self._take(announced):
                 with contextlib.suppress(TimeoutError):  # time to try again
-                    await asyncio.wait_for(self._wanted.wait(), _RETRY_S)
+                    async with asyncio.timeout(_RETRY_S):
+                        await self._wanted.wait()
                 continue
             await self._wanted.wait()
 

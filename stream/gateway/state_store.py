@@ -127,7 +127,9 @@ class StateStore:
             await asyncio.sleep(_FLUSH_S)
             self._wake.clear()
             while self._pending:
-                if not await self._write():
+                is_written = await self._write()
+                _end_if_cancelled()
+                if not is_written:
                     await asyncio.sleep(_RETRY_S)
 
     async def _write(self) -> bool:
@@ -156,3 +158,13 @@ class StateStore:
             self._next_warning_s = time.monotonic() + _WARNING_INTERVAL_S
             # Not the error's text: that of a failed write has the member's message in it.
             logger.warning("the store cannot be %s; going on without it: %s", what, type(error).__name__)
+
+
+def _end_if_cancelled() -> None:
+    """Raises: CancelledError where the client has swallowed a cancellation: one that comes just when a command is sent.
+
+    It sends with ``asyncio.wait_for``, which in Python 3.11 returns the result then.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

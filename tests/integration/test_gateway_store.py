@@ -16,6 +16,7 @@ import pytest
 import valkey
 
 from intentrec_core.errors import ConfigError
+from stream.gateway import state_store
 from stream.gateway.member_states import Kind, Newest
 from stream.gateway.state_store import StateStore
 from stream.local_kafka.broker import Broker
@@ -130,3 +131,21 @@ def test_without_the_store_the_gateway_goes_on(embedded_broker: Broker, make_rig
 def test_a_url_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"gateway_store: .*allowed: redis://"):
         StateStore(Settings(gateway_store="http://127.0.0.1"))
+
+
+def test_it_ends_whenever_it_is_cancelled(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`asyncio.wait_for` of Python 3.11, with which the client sends, swallows a cancellation that comes just when it is done."""
+    monkeypatch.setattr(state_store, "_FLUSH_S", 0.0)
+
+    async def cancel_at_every_turn() -> None:
+        async with StateStore(Settings(gateway_store=server, app_id="cancelled")) as store:
+            for turns in range(60):
+                writing = asyncio.create_task(store.run())
+                store.put(Kind.INTENTS, "u", message(turns))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                writing.cancel()
+                await asyncio.wait([writing], timeout=5)
+                assert writing.cancelled(), f"cancelled after {turns} turns of the event loop, it goes on"
+
+    asyncio.run(cancel_at_every_turn())

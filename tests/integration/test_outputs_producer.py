@@ -44,7 +44,8 @@ def test_after_a_refused_batch_it_goes_on(kafka_broker: Broker, make_rig: RigMak
             await _send(producer, topic, b"before")
             with pytest.raises(InvalidTimestampError):
                 await _send(producer, topic, b"refused", WAY_AHEAD_S)
-            await asyncio.wait_for(_send(producer, topic, b"after"), 30)
+            async with asyncio.timeout(30):
+                await _send(producer, topic, b"after")
         finally:
             await producer.stop()
 

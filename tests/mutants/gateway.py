@@ -498,6 +498,11 @@ GATEWAYS = (
         (f"{TEST_STORE}::test_who_waits_for_a_store_that_has_failed_does_not_ask_it_too",),
     ),
     Mutant(
+        "a store that goes on writing when its client has swallowed the cancellation",
+        (Edit(f"{GATEWAY}/state_store.py", "                _end_if_cancelled()\n", ""),),
+        ("tests/integration/test_gateway_store.py::test_it_ends_whenever_it_is_cancelled",),
+    ),
+    Mutant(
         "a message whose write failed takes the place of a newer one",
         (Edit(f"{GATEWAY}/state_store.py", "self._pending.setdefault(key, message)", "self._pending[key] = message"),),
         (f"{TEST_STORE}::test_what_comes_while_a_write_fails_is_newer_than_what_was_to_be_written",),

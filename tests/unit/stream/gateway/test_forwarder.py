@@ -102,7 +102,8 @@ def test_streams_of_an_owner_that_has_none_of_their_members_any_more_end_and_the
         gone, here = (asyncio.create_task(follow(name, number)) for number, name in enumerate(("gone", "here")))
         await asyncio.sleep(0)
         forwarder.end("moved", lambda partition, owner: (partition, owner) == (0, "http://g2"))
-        await asyncio.wait_for(gone, 20)
+        async with asyncio.timeout(20):
+            await gone
         assert not here.done()
         here.cancel()
         return received
