@@ -32,9 +32,8 @@ from stream.local_kafka.ports import free_port
 from stream.ops.scrape import is_ready
 from stream.settings import PREFIX, Settings
 
-#: Joining the group on the embedded broker takes about 4 s, importing torch from a cold disk up to 20 s, and compiling the
-#: kernels, at the first start of an installation, a minute, or several if the cores are busy. A process that
-#: has ended is noticed at once.
+#: The first start of an installation compiles the kernels: a minute, and several if the cores are busy. Importing torch from a
+#: cold disk takes up to 20 s, joining the group on the embedded broker about 4 s. A process that has ended is noticed at once.
 READY_DEADLINE_S = 300.0
 _CHECK_EVERY_S = 0.1
 

@@ -96,7 +96,7 @@ class StateStore:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WRITES_S):
                 while self._pending and await self._write():
-                    pass
+                    _end_if_cancelled()
         await self._client.aclose()
 
     def put(self, kind: Kind, user_id: str, message: Newest) -> None:

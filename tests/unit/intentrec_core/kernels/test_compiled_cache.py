@@ -40,7 +40,7 @@ def test_the_cache_is_keyed_by_every_source_that_compiled_code_is_made_of() -> N
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_code_compiled_into_an_empty_cache_equals_the_model_and_the_next_process_compiles_nothing(
     tmp_path: Path,
 ) -> None:

@@ -203,7 +203,7 @@ def test_a_chart_takes_whatever_there_is(values: tuple[float | None, ...]) -> No
 def test_intervals_of_one_place_do_not_cover_each_other() -> None:
     lines = [Series(f"model {i}", [Figure(0.2, 0.1, 0.3), Figure(0.3, 0.2, 0.4)]) for i in range(9)]
     chart = line_chart(lines, ["every play", "never"], "chart", x_title="older")
-    across = sorted(float(x) for x in re.findall(r'<circle cx="([\d.]+)"', chart))
+    across = sorted(float(x) for x in re.findall(r'<line x1="([\d.]+)"[^>]*class="whisker', chart))
     assert len(across) == 18
     assert min(right - left for left, right in pairwise(across)) >= 2.9
     assert across[0] >= 52, "right of the labels"
