@@ -11,11 +11,10 @@ and asks it again after some seconds.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -93,10 +92,9 @@ class StateStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Writes what waits, and disconnects."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_WRITES_S):
-                while self._pending and await self._write():
-                    _end_if_cancelled()
+        end_s = time.monotonic() + _LAST_WRITES_S
+        while self._pending and time.monotonic() < end_s and await _whole(self._write()):
+            pass
         await self._client.aclose()
 
     def put(self, kind: Kind, user_id: str, message: Newest) -> None:
@@ -127,9 +125,7 @@ class StateStore:
             await asyncio.sleep(_FLUSH_S)
             self._wake.clear()
             while self._pending:
-                is_written = await self._write()
-                _end_if_cancelled()
-                if not is_written:
+                if not await _whole(self._write()):
                     await asyncio.sleep(_RETRY_S)
 
     async def _write(self) -> bool:
@@ -160,11 +156,15 @@ class StateStore:
             logger.warning("the store cannot be %s; going on without it: %s", what, type(error).__name__)
 
 
-def _end_if_cancelled() -> None:
-    """Raises: CancelledError where the client has swallowed a cancellation: one that comes just when a command is sent.
+async def _whole(write: Coroutine[Any, Any, bool]) -> bool:
+    """The result of a write that a cancellation waits for: it fails within seconds where the store does not answer.
 
-    It sends with ``asyncio.wait_for``, which in Python 3.11 returns the result then.
+    A client that is cancelled while it sends leaves its connection open. It may also miss the cancellation: it sends with
+    ``asyncio.wait_for``, which in Python 3.11 returns the result if it has one just then.
     """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
+    writing = asyncio.ensure_future(write)
+    try:
+        return await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.wait([writing])
+        raise

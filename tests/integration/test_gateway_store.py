@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import shutil
 import socket
@@ -150,3 +151,4 @@ def test_it_ends_whenever_it_is_cancelled(server: str, monkeypatch: pytest.Monke
                 assert writing.cancelled(), f"cancelled after {turns} turns of the event loop, it goes on"
 
     asyncio.run(cancel_at_every_turn())
+    gc.collect()  # a connection that was left open would be a warning here, and warnings are errors

@@ -499,13 +499,7 @@ GATEWAYS = (
     ),
     Mutant(
         "a store that goes on writing when its client has swallowed the cancellation",
-        (
-            Edit(
-                f"{GATEWAY}/state_store.py",
-                "                _end_if_cancelled()\n                if not is_written",
-                "                if not is_written",
-            ),
-        ),
+        (Edit(f"{GATEWAY}/state_store.py", "if not await _whole(self._write()):", "if not await self._write():"),),
         ("tests/integration/test_gateway_store.py::test_it_ends_whenever_it_is_cancelled",),
     ),
     Mutant(
