@@ -33,7 +33,7 @@ MAX_GROWTH_MB = 48.0
 
 
 #: Far below the default, so that a short backlog exceeds it; it lasts for seconds, since overload is seen within one or two.
-COALESCE_ABOVE, BACKLOG_PLAYS, BACKLOG_USERS = 2_000, 25_000, 200
+COALESCE_ABOVE, BACKLOG_PLAYS, BACKLOG_USERS = 2_000, 50_000, 200
 
 
 def num_coalesced(rig: Rig) -> int:
@@ -50,7 +50,7 @@ def test_a_backlog_is_coalesced(
     kafka_broker: Broker, make_serving_rig: ServingRigMaker, fault_row: FaultRow, full_faults: bool
 ) -> None:
     """The same backlog for a worker that answers every play, one that coalesces, and one that is killed over it."""
-    num_plays = BACKLOG_PLAYS * (4 if full_faults else 1)
+    num_plays = BACKLOG_PLAYS * (2 if full_faults else 1)
     rig, (bundle, _) = make_serving_rig(kafka_broker, num_recommendations=3)
     announce_bundle(rig, bundle)
     with GroupView(rig.settings) as group:

@@ -118,10 +118,8 @@ def test_every_step_kills_at_a_function_of_today() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_killed_at_every_step_of_publishing_only_whole_bundles_are_announced(
-    request: pytest.FixtureRequest, broker: Broker, tmp_path: Path, fault_row: FaultRow, full_faults: bool
+    broker: Broker, tmp_path: Path, fault_row: FaultRow, full_faults: bool
 ) -> None:
-    if not full_faults and request.node.callspec.params["broker"] == "embedded":
-        pytest.skip("the shorter selection takes Apache Kafka")
     settings = make_settings(broker, tmp_path, session_timeout_s=6)
     walk, num_plays = WalkingWorld(), 0
     asyncio.run(create_topics(settings))

@@ -61,9 +61,6 @@ import time, stream.trainer.retrain as retrain
 retrain.main(lambda job: (print("hanging", file=__import__("sys").stderr, flush=True), time.sleep(600)))
 """
 
-#: For a test of the training run, a process that talks to no broker.
-on_one_broker = pytest.mark.parametrize("broker", ["embedded"], indirect=True)
-
 
 @pytest.fixture
 def settings(broker: Broker, tmp_path: Path) -> Settings:
@@ -107,7 +104,6 @@ def test_plays_become_a_first_bundle_and_then_a_better_one_with_rows_for_new_ite
 
 
 @pytest.mark.slow
-@on_one_broker
 def test_a_bad_model_is_refused_and_the_old_bundle_stays(settings: Settings) -> None:
     walk = WalkingWorld()
 
@@ -136,7 +132,6 @@ def test_a_bad_model_is_refused_and_the_old_bundle_stays(settings: Settings) -> 
 
 
 @pytest.mark.slow
-@on_one_broker
 def test_a_catalogue_that_makes_an_intent_meaningless_gates_the_run_and_the_old_bundle_stays(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -301,7 +296,6 @@ def trainer_process(settings: Settings, script: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
-@on_one_broker
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_in_the_middle_of_a_training_run_ends_it_in_seconds(
     settings: Settings, number: signal.Signals
