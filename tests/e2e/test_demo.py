@@ -19,7 +19,7 @@ import pytest
 
 from stream.local_kafka.broker import start_broker
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
 KEYS = {
     "plays_sent", "plays_applied", "recommendations", "intents", "dead_lettered", "duplicates", "p50_ms", "p99_ms",
@@ -70,7 +70,7 @@ class Demo:
         parsed: dict[str, Any] = json.loads(self._out.read_text().strip().splitlines()[-1])
         return parsed
 
-    def wait_until_it_says(self, pattern: str, deadline_s: float = 400.0) -> None:
+    def wait_until_it_says(self, pattern: str, deadline_s: float = 200.0) -> None:
         """Waits for a regular expression in what it writes to standard error."""
         wait_until(lambda: bool(re.search(pattern, self.said())) or self.process.poll() is not None, deadline_s)
         assert re.search(pattern, self.said()), self.said()
@@ -105,7 +105,7 @@ def test_every_play_is_folded_in_and_answered_while_the_weights_refresh_and_ctrl
     start: Callable[..., Demo],
 ) -> None:
     demo = start("--json", "--retrain", "8", "--rate", "80")  # no time limit: how long a refresh takes is the machine's
-    demo.wait_until_it_says(r", [1-9]\d* swaps?\b", 700.0)
+    demo.wait_until_it_says(r", [1-9]\d* swaps?\b", 350.0)
     assert len(demo.processes()) >= 4, "demo, broker, worker, trainer"
     os.kill(demo.process.pid, signal.SIGINT)
     assert demo.process.wait(120) == 0, demo.said()

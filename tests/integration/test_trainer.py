@@ -41,7 +41,7 @@ from tests.rigs.trainer_rig import (
 )
 from tests.worlds.trainer_world import WalkingWorld
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(300)
 
 SHUFFLED = """
 import sys, torch, stream.trainer.retrain as retrain

@@ -86,7 +86,7 @@ async def running(process: TrainerProcess) -> AsyncIterator[asyncio.Task[None]]:
         await task
 
 
-async def until(condition: Callable[[], object], deadline_s: float = 240.0) -> None:
+async def until(condition: Callable[[], object], deadline_s: float = 120.0) -> None:
     end = time.monotonic() + deadline_s
     while not condition():
         assert time.monotonic() < end, "it did not come true in time"
