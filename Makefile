@@ -33,7 +33,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-$(INSTALLED): deploy/locks/dev.txt deploy/locks/uv.txt deploy/venv/install.sh pyproject.toml
+$(INSTALLED): deploy/locks/dev.txt deploy/locks/build.txt deploy/venv/install.sh pyproject.toml
 	@deploy/venv/install.sh $(VENV)
 
 .PHONY: install

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Creates .venv and installs IntentRec into it, with the package versions and hashes of the lock.
 #
-#   deploy/venv/install.sh [FOLDER]        default FOLDER: .venv; the variable PYTHON selects the interpreter
+#   deploy/venv/install.sh [FOLDER [LOCK]]     default: .venv dev; the variable PYTHON selects the interpreter
 #
+# LOCK names one of deploy/locks: serving is what worker and gateway need on a CPU, training is what every command needs, dev has
+# the tools for development too.
 # Needs Python 3.11 or newer with its venv module, and a package index. Errors are one line that says what is missing.
 # pip installs uv, also from the lock; uv installs the rest about ten times faster than pip would. uv compiles all packages to
 # bytecode once, as pip does: otherwise each process compiles what it imports, if the environment forbids Python to write bytecode.
@@ -10,6 +12,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 readonly venv=${1:-.venv}
+readonly lock=${2:-dev}
 readonly log=$venv/install.log
 readonly -a candidates=(${PYTHON:-python3.11 python3.12 python3.13 python3.14 python3 python})
 
@@ -54,6 +57,7 @@ step() {
     fail "$what failed: ${reason:-no reason given} (details: $log)"
 }
 
+case $lock in serving | training | dev) ;; *) fail "$lock is no lock: serving, training or dev" ;; esac
 if ! [ -x "$venv/bin/python" ] || ! "$venv/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     python=$(find_python)
     # An incomplete environment, or one with an older Python, is created again. --clear empties the folder, so log only afterwards.
@@ -67,10 +71,12 @@ if [ -z "${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-}" ]; then
     [ -z "$index" ] || export UV_DEFAULT_INDEX=$index
 fi
 
-step 'installing uv' "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/locks/uv.txt
+step 'installing uv' "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/locks/build.txt
 export VIRTUAL_ENV=$venv UV_PYTHON_DOWNLOADS=never UV_COMPILE_BYTECODE=1
-step 'installing the locked packages (about 3 GB the first time: torch includes CUDA libraries)' \
-    "$venv/bin/uv" pip install --python "$venv/bin/python" --require-hashes -r deploy/locks/dev.txt
+size='about 3 GB the first time: torch includes CUDA libraries'
+[ "$lock" != serving ] || size='without torch'
+step "installing the locked packages ($size)" \
+    "$venv/bin/uv" pip install --python "$venv/bin/python" --require-hashes -r "deploy/locks/$lock.txt"
 step 'installing intentrec' \
     "$venv/bin/uv" pip install --python "$venv/bin/python" --no-deps --no-build-isolation --editable .
 touch "$venv/installed"

@@ -1,5 +1,9 @@
 #!/usr/bin/env bash
-# Resolves deploy/locks: runtime.txt for images, dev.txt (a superset with the same versions) for .venv, uv.txt for uv.
+# Resolves deploy/locks. Each is a superset of the one before it, with the same versions:
+#   serving.txt    what worker and gateway need on a CPU
+#   training.txt   serving, and torch: what every command needs, also on a GPU
+#   dev.txt        training, and the tools of .venv
+# build.txt is what installs them: uv, and setuptools, which builds the package.
 #
 #   deploy/venv/lock.sh UV [--upgrade]
 #
@@ -13,7 +17,10 @@ export UV_CUSTOM_COMPILE_COMMAND='make lock'
 compile() {
     "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url "$@"
 }
+readonly locks=deploy/locks
 
-compile pyproject.toml --output-file deploy/locks/runtime.txt "$@"
-compile pyproject.toml --extra dev --constraints deploy/locks/runtime.txt --output-file deploy/locks/dev.txt "$@"
-printf 'uv==%s\n' "$("$uv" --version | cut -d ' ' -f 2)" | compile - --output-file deploy/locks/uv.txt
+compile pyproject.toml --output-file $locks/serving.txt "$@"
+compile pyproject.toml --extra torch --constraints $locks/serving.txt --output-file $locks/training.txt "$@"
+compile pyproject.toml --extra torch --extra dev --constraints $locks/training.txt --output-file $locks/dev.txt "$@"
+printf 'uv==%s\nsetuptools\n' "$("$uv" --version | cut -d ' ' -f 2)" |
+    compile - --constraints $locks/training.txt --output-file $locks/build.txt

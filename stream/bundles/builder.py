@@ -23,13 +23,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from index import artifact
-from index.base import ItemIndex, Vectors
+from index.base import Vectors
 from index.conditioning import augment, query
 from index.exact import ExactIndex
 from index.golden import golden_bytes
 from index.recall import recall_at_k
 from intentrec_core.baselines.popularity import WEEK_S
-from intentrec_core.bundle.contents import LoadedBundle, item_label_heads, item_vectors, pack_files
+from intentrec_core.bundle.contents import item_label_heads, item_vectors, pack_files
 from intentrec_core.bundle.format import BundleRef, write_bundle
 from intentrec_core.bundle.model_folder import Model
 from intentrec_core.bundle.store import BundleStore
@@ -48,11 +48,8 @@ from intentrec_core.plays.findings import findings, refuse_meaningless
 from intentrec_core.plays.members import pack_members
 from intentrec_core.plays.profile import DataProfile, measure
 from intentrec_core.times import iso_time
-from stream.bundles.message_sizes import check_message_sizes
 from stream.bundles.serving import PLAYS_UNTIL
-from stream.bundles.verification import load_verified
-from stream.settings import MAX_RECOMMENDATIONS
-from stream.wire.sizes import DEFAULT_LIMITS
+from stream.bundles.verification import check_bundle
 
 logger = logging.getLogger(__name__)
 
@@ -198,27 +195,6 @@ def _warn_of_long_titles(catalogue: Catalogue) -> None:
             MAX_TITLE_LENGTH,
             long[0].item_id,
         )
-
-
-def check_bundle(source: Path | BundleRef) -> tuple[LoadedBundle, ItemIndex]:
-    """Loads a bundle as a worker does, and checks files, shapes, numbers and golden queries.
-
-    ``source``: a folder, or a ref from a store, whose files were hashed when it was fetched and are not hashed again.
-
-    Messages are checked for the longest list that can be configured, on topics with the default limits.
-
-    Raises: BundleError with what is wrong.
-    """
-    loaded, index = load_verified(source)
-    check_message_sizes(
-        loaded.version,
-        loaded.domain,
-        loaded.vocabulary,
-        loaded.item_table,
-        num_recommendations=MAX_RECOMMENDATIONS,
-        limits=DEFAULT_LIMITS,
-    )
-    return loaded, index
 
 
 def remove_leftovers(store: BundleStore) -> None:

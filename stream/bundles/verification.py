@@ -10,6 +10,9 @@ from index.conditioning import augment
 from index.golden import check_golden
 from intentrec_core.bundle import format as bundle
 from intentrec_core.bundle.contents import LoadedBundle, Tables, load_bundle
+from stream.bundles.message_sizes import check_message_sizes
+from stream.settings import MAX_RECOMMENDATIONS
+from stream.wire.sizes import DEFAULT_LIMITS
 
 
 def load_verified(source: Path | bundle.BundleRef, *, known: Tables | None = None) -> tuple[LoadedBundle, ItemIndex]:
@@ -30,3 +33,24 @@ def load_verified(source: Path | bundle.BundleRef, *, known: Tables | None = Non
         indexes.append(index)
 
     return load_bundle(source, golden=check_index, known=known), indexes[0]
+
+
+def check_bundle(source: Path | bundle.BundleRef) -> tuple[LoadedBundle, ItemIndex]:
+    """Loads a bundle as a worker does, and checks files, shapes, numbers and golden queries.
+
+    ``source``: a folder, or a ref from a store, whose files were hashed when it was fetched and are not hashed again.
+
+    Messages are checked for the longest list that can be configured, on topics with the default limits.
+
+    Raises: BundleError with what is wrong.
+    """
+    loaded, index = load_verified(source)
+    check_message_sizes(
+        loaded.version,
+        loaded.domain,
+        loaded.vocabulary,
+        loaded.item_table,
+        num_recommendations=MAX_RECOMMENDATIONS,
+        limits=DEFAULT_LIMITS,
+    )
+    return loaded, index

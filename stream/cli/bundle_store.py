@@ -158,8 +158,9 @@ def trained_bundle(settings: Settings, version: str) -> tuple[LoadedBundle, int]
 
     Raises: BundleError when it does not verify; ConfigError when the store has none of this version.
     """
-    from stream.bundles.builder import TRAINED_UNTIL, check_bundle
+    from stream.bundles.builder import TRAINED_UNTIL
     from stream.bundles.serving import PLAYS_UNTIL
+    from stream.bundles.verification import check_bundle
 
     store = open_store(settings)
     loaded, _ = check_bundle(store.fetch(resolve(store, version)))

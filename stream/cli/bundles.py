@@ -199,7 +199,7 @@ def verify(version: Version, bundles: options.Bundles = None, cache_dir: options
     import tempfile
 
     from intentrec_core.bundle.store import BundleStore
-    from stream.bundles.builder import check_bundle
+    from stream.bundles.verification import check_bundle
     from stream.cli.bundle_store import open_store, resolve
 
     settings = options.settings(bundle_url=bundles, cache_dir=cache_dir)
@@ -230,7 +230,7 @@ def rollback(
     cache_dir: options.CacheDir = None,
 ) -> None:
     """Have every worker serve an older bundle: a new announcement that names it. It is verified first."""
-    from stream.bundles.builder import check_bundle
+    from stream.bundles.verification import check_bundle
     from stream.cli.bundle_store import announce_bundle, newest_announced, open_store, resolve
 
     settings = options.settings(broker=broker, bundle_url=bundles, cache_dir=cache_dir)

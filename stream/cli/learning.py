@@ -295,9 +295,11 @@ def _refuse_with_a_bundle(given: list[str]) -> None:
 
 
 def _load(source: str, settings: Settings, report: Report, data_root: Path | None) -> DataSet:
+    from intentrec_core.device import require_torch
     from intentrec_core.domain.toml import load_domain
     from stream.cli.data_source import load_data
 
+    require_torch()  # before a download
     return load_data(source, settings.cache_dir, report, load_domain(settings.domain), data_root=data_root)
 
 

@@ -13,7 +13,8 @@ from typing import NoReturn
 
 import typer
 
-from intentrec_core.errors import DeviceLost, IntentRecError
+from intentrec_core.device import NEEDS_TORCH
+from intentrec_core.errors import ConfigError, DeviceLost, IntentRecError
 from stream.cli import (
     bundles,
     data,
@@ -111,6 +112,9 @@ def run(
     except Exception as error:  # users get one line, whatever it is
         if debug:
             traceback.print_exc()
+        if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+            print_error(NEEDS_TORCH)
+            return ConfigError.exit_code
         print_error(f"internal error: {type(error).__name__}: {error}; run again with --debug and report the output")
         return UNEXPECTED
     return 0

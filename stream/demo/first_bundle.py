@@ -22,7 +22,8 @@ from intentrec_core.domain.toml import domain_text, load_domain
 from intentrec_core.errors import BundleError
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.first_model import fit
-from stream.bundles.builder import build_bundle, check_bundle
+from stream.bundles.builder import build_bundle
+from stream.bundles.verification import check_bundle
 
 if TYPE_CHECKING:
     from intentrec_core.features.catalogue import Catalogue

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from intentrec_core.device import device_memory, resolve_device
+from intentrec_core.device import INSTALL_TORCH, device_memory, has_driver, has_torch, resolve_device
 from intentrec_core.errors import IntentRecError
 from stream.doctor.check import Checks
 from stream.local_kafka.jars import MIN_JAVA, find_java
@@ -69,7 +69,9 @@ def _check_device(settings: Settings, checks: Checks) -> None:
     except IntentRecError as error:
         checks.refused("GPU", error)
         return
-    if memory is None:
+    if memory is None and settings.device == "auto" and has_driver() and not has_torch():
+        checks.warn("GPU", "a CUDA driver is installed, and torch is not: inference is on the CPU", INSTALL_TORCH)
+    elif memory is None:
         checks.ok("GPU", f"none is used (device={settings.device}): inference and training are on the CPU")
     elif settings.kv_dtype != "float32":
         checks.fail(

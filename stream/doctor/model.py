@@ -13,7 +13,7 @@ from intentrec_core.errors import IntentRecError
 from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.features.release_times import check_release_times
 from stream.bundles.announcements import AnnouncementFollower, newest
-from stream.bundles.builder import check_bundle
+from stream.bundles.verification import check_bundle
 from stream.doctor.check import Checks, counted, one_line
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from intentrec_core.device import require_torch
 from intentrec_core.domain.toml import load_domain
 from intentrec_core.errors import BrokerError, IntentRecError, NotDrained
 from stream.bundles.announcements import AnnouncementFollower, announce
@@ -339,8 +340,9 @@ async def _raise_when_lost(lock: LeaderLock) -> None:
 def run_trainer(settings: Settings, *, retrain_command: Sequence[str] = COMMAND) -> int:
     """Runs a trainer process until SIGTERM or SIGINT. Blocks; installs signal handlers. Returns 0.
 
-    Raises: IntentRecError; end the process with its exit code.
+    Raises: IntentRecError; end the process with its exit code. ConfigError where torch, which training needs, is not installed.
     """
+    require_torch()
 
     async def run() -> None:
         await run_until_signal(TrainerProcess(settings, Metrics(), retrain_command=retrain_command))

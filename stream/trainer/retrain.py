@@ -44,7 +44,8 @@ from intentrec_core.plays.profile import DataProfile, measure
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.train import train
 from intentrec_core.training.weighing import weigh_successors
-from stream.bundles.builder import TRAINED_UNTIL, build_bundle, check_bundle, check_index_kind, remove_leftovers
+from stream.bundles.builder import TRAINED_UNTIL, build_bundle, check_index_kind, remove_leftovers
+from stream.bundles.verification import check_bundle
 from stream.ops.metrics import TrainerOutcome
 from stream.trainer.event_log import EventLog
 from stream.trainer.gate import GateResult, judge

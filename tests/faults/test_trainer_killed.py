@@ -16,7 +16,7 @@ import pytest
 
 from intentrec_core.bundle.format import BUNDLE_FILES
 from intentrec_core.bundle.store import BundleStore
-from stream.bundles.builder import check_bundle
+from stream.bundles.verification import check_bundle
 from stream.kafka.topics import create_topics
 from stream.local_kafka.broker import Broker
 from stream.settings import Settings

@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaProducer
 
 from intentrec_core.bundle.store import BundleStore
 from intentrec_core.errors import StateError
-from stream.bundles.builder import check_bundle
+from stream.bundles.verification import check_bundle
 from stream.kafka.replay import play_message
 from stream.kafka.topics import create_topics
 from stream.local_kafka.broker import Broker

@@ -32,7 +32,7 @@ LEARNING, BUNDLE_STORE, TEST_CLI = (
     "tests/unit/stream/cli/test_cli.py",
 )
 STORE, TEST_STORE = "intentrec_core/bundle/store.py", "tests/unit/stream/cli/test_bundles_in_a_store.py"
-BUILDER, TEST_BUILDER = "stream/bundles/builder.py", "tests/unit/stream/bundles/test_builder.py"
+VERIFICATION, TEST_BUILDER = "stream/bundles/verification.py", "tests/unit/stream/bundles/test_builder.py"
 TEST_RETRAIN_PROCESS = "tests/unit/stream/trainer/test_retrain_process.py"
 TEST_TRAIN, TEST_TABLE = (
     "tests/unit/intentrec_core/training/test_train.py",
@@ -230,7 +230,7 @@ DATA = (
     ),
     Mutant(
         "a bundle is built whose messages cannot be sent",
-        (Edit(BUILDER, "    check_message_sizes(\n", "    (lambda *_, **__: None)(\n"),),
+        (Edit(VERIFICATION, "    check_message_sizes(\n", "    (lambda *_, **__: None)(\n"),),
         (TEST_BUILDER,),
     ),
     Mutant(

@@ -51,9 +51,37 @@ WEIGHTS_AS_ARRAYS = (
     fault(
         "torch is imported to see that there is no device",
         "intentrec_core/device.py",
-        'if name == CPU or (name == "auto" and not _has_driver()):',
+        'if name == CPU or (name == "auto" and not (has_driver() and has_torch())):',
         "if name == CPU:",
         TEST_WITHOUT,
+    ),
+    fault(
+        "auto is CUDA where torch is not installed",
+        "intentrec_core/device.py",
+        "not (has_driver() and has_torch())",
+        "not has_driver()",
+        "tests/unit/intentrec_core/test_device.py",
+    ),
+    fault(
+        "the doctor says nothing of a driver that is not used",
+        "stream/doctor/machine.py",
+        "has_driver() and not has_torch()",
+        "has_driver() and has_torch()",
+        "tests/unit/stream/doctor/test_machine.py",
+    ),
+    fault(
+        "data are downloaded for a training that cannot begin",
+        "stream/cli/learning.py",
+        "    require_torch()  # before a download\n",
+        "",
+        "tests/unit/stream/cli/test_cli.py",
+    ),
+    fault(
+        "a trainer starts where it cannot train",
+        "stream/trainer/app.py",
+        "    require_torch()\n",
+        "",
+        "tests/integration/test_serving_installation.py",
     ),
     fault(
         "a worker on a CPU imports what a device needs",

@@ -152,7 +152,12 @@ class Rig:
     # --- workers
 
     def start_worker(
-        self, *, module: str = "tests.worlds.counting", arguments: Sequence[str] = (), **environment: str
+        self,
+        *,
+        module: str = "tests.worlds.counting",
+        arguments: Sequence[str] = (),
+        python: str = sys.executable,
+        **environment: str,
     ) -> Worker:
         port = free_port()
         env = {k: v for k, v in os.environ.items() if not k.startswith("INTENTREC_")}
@@ -161,7 +166,7 @@ class Rig:
         env |= {"INTENTREC_METRICS_PORT": str(port), "OMP_NUM_THREADS": "1", **environment}
         log_path = self.directory / f"worker-{len(self.workers)}.log"
         with log_path.open("wb") as log:
-            process = subprocess.Popen([sys.executable, "-m", module, *arguments], env=env, stderr=log, stdout=log)
+            process = subprocess.Popen([python, "-m", module, *arguments], env=env, stderr=log, stdout=log)
         worker = Worker(process, log_path, port)
         self.workers.append(worker)
         return worker

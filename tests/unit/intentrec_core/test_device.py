@@ -18,15 +18,25 @@ from intentrec_core.errors import ConfigError
 def test_auto_is_a_cuda_device_where_there_is_one(
     monkeypatch: pytest.MonkeyPatch, has_driver: bool, is_available: bool, expected: str
 ) -> None:
-    monkeypatch.setattr(device, "_has_driver", lambda: has_driver)
+    monkeypatch.setattr(device, "has_driver", lambda: has_driver)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: is_available)
     assert resolve_device("auto") == expected
+
+
+def test_without_torch_auto_is_the_cpu_and_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "has_driver", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_device("auto") == "cuda"
+    monkeypatch.setattr(device, "has_torch", lambda: False)
+    assert resolve_device("auto") == resolve_device("cpu") == "cpu"
+    with pytest.raises(ConfigError, match=r"device cuda:1: torch is not installed; .*install intentrec\[torch\]"):
+        resolve_device("cuda:1")
 
 
 @pytest.mark.parametrize("library", ["libc.so.6", "libnone.so.1"])
 def test_a_driver_is_there_if_its_library_can_be_loaded(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
     monkeypatch.setattr(device, "_DRIVER", library)
-    assert device._has_driver() == (library == "libc.so.6")
+    assert device.has_driver() == (library == "libc.so.6")
 
 
 @pytest.mark.parametrize("name", ["cpu", "cpu:0"])

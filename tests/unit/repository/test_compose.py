@@ -15,6 +15,7 @@ from stream.settings import PREFIX, Settings
 ROOT = Path(__file__).resolve().parents[3]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+LOCKS = ("serving", "training")
 OURS = {name: service for name, service in SERVICES.items() if service["image"].startswith("intentrec")}
 LONG_RUNNING = ("kafka", "worker-1", "worker-2", "trainer", "gateway", "prometheus")
 
@@ -44,6 +45,13 @@ def test_nothing_runs_as_root_or_without_limits(name: str) -> None:
 def test_file_systems_are_read_only_but_for_volumes(name: str) -> None:
     # Kafka's image writes its configuration beside its program when it starts.
     assert SERVICES[name]["read_only"] is True
+
+
+def test_what_trains_has_torch_and_nothing_else_does() -> None:
+    for name, service in OURS.items():
+        lock = "training" if service["command"][0] in ("train", "trainer") else "serving"
+        assert service["build"]["args"] == {"LOCK": lock}, name
+        assert service["image"] == f"intentrec:{lock}"
 
 
 @pytest.mark.parametrize(
@@ -140,7 +148,8 @@ def test_what_the_image_copies_is_there_and_not_ignored() -> None:
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     for line in (ROOT / "deploy/docker/Dockerfile").read_text().splitlines():
         if line.startswith("COPY ") and "--from" not in line:
-            for source in line.split()[1:-1]:
+            sources = [word.replace("${LOCK}", lock) for word in line.split()[1:-1] for lock in LOCKS]
+            for source in sources:
                 assert (ROOT / source).exists(), source
                 assert any(source == path or source.startswith(f"{path}/") for path in kept), source
 

@@ -40,6 +40,12 @@ def program(path: Path, script: str) -> str:
     return str(path)
 
 
+def test_another_lock_than_there_are_is_refused() -> None:
+    done = subprocess.run(["bash", str(SCRIPT), "nowhere", "build"], capture_output=True, text=True, check=False)
+    assert told(done) == "intentrec: build is no lock: serving, training or dev"
+    assert not (ROOT / "nowhere").exists()
+
+
 def test_without_python_it_says_what_to_install(tmp_path: Path) -> None:
     line = told(install(tmp_path / "venv", PYTHON="no-such-python"))
     assert (
@@ -77,7 +83,7 @@ def test_without_a_network_it_says_so_and_the_next_run_goes_on(tmp_path: Path) -
 
 def test_locks_pin_every_package_by_hash_and_name_no_index() -> None:
     versions: dict[str, set[str]] = {}
-    for name in ("runtime.txt", "dev.txt", "uv.txt"):
+    for name in ("serving.txt", "training.txt", "dev.txt", "build.txt"):
         text = (ROOT / "deploy/locks" / name).read_text()
         assert "://" not in text
         blocks = re.findall(r"^([a-z0-9-]+)==([^\s;]+).*?\\\n((?:    --hash=sha256:[0-9a-f]{64}.*\n)+)", text, re.M)
@@ -85,17 +91,25 @@ def test_locks_pin_every_package_by_hash_and_name_no_index() -> None:
         for package, version, _ in blocks:
             versions.setdefault(f"{name}/{package}", set()).add(version)
     for key, found in versions.items():
-        if key.startswith("runtime.txt/"):
-            assert versions[key.replace("runtime.txt", "dev.txt")] == found, "dev is a superset at the same versions"
+        name, package = key.split("/")
+        if name != "dev.txt" and package != "uv":
+            assert versions[f"dev.txt/{package}"] == found, "dev is a superset at the same versions"
+
+
+def locked(lock: str) -> set[str]:
+    return set(re.findall(r"^([a-z0-9-]+)==", (ROOT / f"deploy/locks/{lock}.txt").read_text(), re.M))
 
 
 def test_the_locks_cover_every_declared_dependency() -> None:
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = project["dependencies"] + project["optional-dependencies"]["dev"]
-    locked = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "deploy/locks/dev.txt").read_text(), re.M))
-    assert {re.split(r"[<>=\[]", requirement)[0].lower() for requirement in declared} <= locked
+    extras = project["optional-dependencies"]
+    declared = {"serving": project["dependencies"], "training": extras["torch"], "dev": extras["dev"]}
+    for lock, requirements in declared.items():
+        names = {re.split(r"[<>=\[]", requirement)[0].lower() for requirement in requirements}
+        assert names <= locked(lock)
+    assert not [name for name in locked("serving") if re.match("torch|triton|nvidia|cuda", name)]
 
 
 def test_ci_calls_the_same_targets_as_people() -> None:

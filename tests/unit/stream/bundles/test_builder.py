@@ -32,18 +32,18 @@ from intentrec_core.features.catalogue import Catalogue
 from intentrec_core.features.context_batch import collate
 from intentrec_core.model.model import IntentRec
 from intentrec_core.plays.table import PLAYS, PlayRow, plays_table
-from stream.bundles import builder
+from stream.bundles import verification
 from stream.bundles.builder import (
     TRAINED_UNTIL,
     BuiltBundle,
     build_bundle,
-    check_bundle,
     golden_queries,
     newest_contexts,
     planning_queries,
     popularity,
 )
 from stream.bundles.serving import PLAYS_UNTIL, load_serving
+from stream.bundles.verification import check_bundle
 from stream.wire.sizes import OVERHEAD_BYTES, TopicLimits, largest_intent_update
 from tests.worlds.tiny_world import START_MS
 from tests.worlds.trainer_world import DOMAIN_TEXT, TINY_MODEL, WalkingWorld
@@ -122,9 +122,9 @@ def test_a_bundle_whose_messages_cannot_be_sent_is_refused_when_it_is_built(
     tmp_path: Path, walk: WalkingWorld, model: IntentRec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room = largest_intent_update(walk.domain) + OVERHEAD_BYTES
-    monkeypatch.setattr(builder, "DEFAULT_LIMITS", TopicLimits(intents=room))
+    monkeypatch.setattr(verification, "DEFAULT_LIMITS", TopicLimits(intents=room))
     build(tmp_path / "whole", walk, model)
-    monkeypatch.setattr(builder, "DEFAULT_LIMITS", TopicLimits(intents=room - 1))
+    monkeypatch.setattr(verification, "DEFAULT_LIMITS", TopicLimits(intents=room - 1))
     with pytest.raises(BundleError, match="an intent update can take") as raised:
         build(tmp_path / "too large", walk, model)
     assert raised.value.fault is BundleFault.MESSAGE_SIZE

@@ -50,7 +50,7 @@ print("torch" in sys.modules)
 
 def test_a_play_is_answered_without_torch(world: TinyWorld, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path, world, world.model(1, own_items=True))
-    name = "cpu" if device._has_driver() else "auto"  # with a driver, torch is asked what auto is
+    name = "cpu" if device.has_driver() else "auto"  # with a driver, torch is asked what auto is
     ran = subprocess.run(
         [sys.executable, "-c", SERVE, str(bundle.path), str(START_MS), name],
         cwd=ROOT,

@@ -14,8 +14,9 @@ from intentrec_core.bundle.store import BundleStore
 from intentrec_core.engine.engine import EncodeRequest
 from intentrec_core.engine.member_key import MemberKey
 from intentrec_core.plays.table import plays_table
-from stream.bundles.builder import TRAINED_UNTIL, check_bundle
+from stream.bundles.builder import TRAINED_UNTIL
 from stream.bundles.serving import load_serving
+from stream.bundles.verification import check_bundle
 from stream.cli import root
 from tests.worlds.tiny_world import START_MS
 from tests.worlds.trainer_world import DOMAIN_TEXT, TINY_MODEL, WalkingWorld

@@ -228,6 +228,17 @@ def test_help_needs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).returncode == 0
 
 
+@pytest.mark.parametrize("command", ["train", "eval"])
+def test_without_torch_nothing_is_downloaded(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("intentrec_core.device.has_torch", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    assert run(command, "--data", "movielens-100k", "--cache-dir", str(tmp_path / "cache")) == ConfigError.exit_code
+    assert "torch" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
 def test_a_simulated_world_in_a_folder_is_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "world"
     assert (

@@ -22,6 +22,20 @@ def test_a_folder_that_cannot_be_looked_at_is_a_finding_and_the_rest_is_examined
     assert {"disk of the event log", "memory", "GPU"} <= set(found)
 
 
+@pytest.mark.parametrize(("has_torch", "status"), [(True, CheckStatus.OK), (False, CheckStatus.WARNING)])
+def test_a_driver_that_cannot_be_used_without_torch_is_a_warning(
+    has_torch: bool, status: CheckStatus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream.doctor.machine.has_driver", lambda: True)
+    monkeypatch.setattr("stream.doctor.machine.has_torch", lambda: has_torch)
+    monkeypatch.setattr("stream.doctor.machine.resolve_device", lambda _: "cpu")
+    checks = Checks()
+    check_machine(Settings.load(), checks)
+    (found,) = [check for check in checks.found if check.area == "GPU"]
+    assert found.status is status
+    assert ("install intentrec[torch]" in found.remedy) is not has_torch
+
+
 @pytest.mark.parametrize(("kv_dtype", "status"), [("float32", CheckStatus.OK), ("int8", CheckStatus.ERROR)])
 def test_keys_and_values_that_the_device_refuses_are_found_before_a_worker_is_started(
     kv_dtype: str, status: CheckStatus, monkeypatch: pytest.MonkeyPatch

@@ -26,7 +26,8 @@ from intentrec_core.successors import SuccessorTable
 from intentrec_core.training import weighing
 from intentrec_core.training.config import TrainConfig
 from intentrec_core.training.train import train
-from stream.bundles.builder import TRAINED_UNTIL, check_bundle
+from stream.bundles.builder import TRAINED_UNTIL
+from stream.bundles.verification import check_bundle
 from stream.ops.metrics import TrainerOutcome
 from stream.trainer import retrain as subject
 from stream.trainer.event_log_writer import backfill
