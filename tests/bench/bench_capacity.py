@@ -27,7 +27,8 @@ INPUTS: Mapping[str, tuple[float, str]] = {
     "members": (3e8, "members with a history"),
     "active_share": (0.10, "of members whose keys and values are worth keeping: those of the last hours"),
     "plays_cached": (256, "plays a member in the context"),
-    "kv_room": (4 / 3, "room for keys and values, by the plays held: contexts of n to 2n plays take slots for 2n (decision 116)"),
+    "kv_room": (8 / 7, "room for keys and values on a CPU, by the plays held: parts of slots for three contexts (decision 119)"),
+    "gpu_kv_room": (4 / 3, "the same on a GPU: contexts of n to 2n plays take slots for 2n"),
     "headroom": (0.5, "share of capacity in use at the peak; the rest is for a lost zone, a swap and a backlog"),
     # a play, measured
     "inference_plays_per_core_s": (3_700, "engine, heads and retrieval, width 128, 2 + 2 layers: bench worker"),
@@ -150,7 +151,7 @@ def plan(inputs: Mapping[str, float], system: System) -> Plan:
     """Machines for a load: each resource by itself, then the largest demand decides."""
     i, on_gpu = inputs, system.on_gpu
     plays, usable = i["plays_per_s"], i["headroom"]
-    kv_bytes = i["plays_cached"] * i["kv_room"] * i[system.kv_bytes_per_play]
+    kv_bytes = i["plays_cached"] * i["gpu_kv_room" if on_gpu else "kv_room"] * i[system.kv_bytes_per_play]
     kv_total = i["members"] * i["active_share"] * kv_bytes
     histories = i["members"] * i["plays_cached"] * i["history_bytes_per_play"]
     delivery_cores = plays / (i["delivery_plays_per_core_s"] * usable)
