@@ -10,13 +10,16 @@
     model.save("model"); intentrec.load("model")
 
 The names below are the public ones. Each is imported at its first use, so that an import of this package, or of
-``intentrec_core.errors``, loads neither torch nor any other large library.
+``intentrec_core.errors``, loads neither torch nor any other large library. Models and training need torch
+(``pip install 'intentrec[torch]'``); tables, domains and errors do not.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from intentrec_core.device import INSTALL_TORCH
 
 if TYPE_CHECKING:
     from intentrec_core.bundle.model_folder import Model
@@ -82,7 +85,12 @@ def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public names: {', '.join(__all__)}")
     module, attribute = _PLACES[name]
-    found = getattr(import_module(f"{__name__}.{module}"), attribute)
+    try:
+        found = getattr(import_module(f"{__name__}.{module}"), attribute)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ModuleNotFoundError(f"{__name__}.{name} needs torch: {INSTALL_TORCH}", name="torch") from error
     globals()[name] = found
     return found
 

@@ -12,6 +12,7 @@ import gc
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
+from intentrec_core.device import resolve_device
 from stream.bundles.hot_swap import HotSwap
 from stream.kafka.item_counts_reader import ItemCountsReader
 from stream.kafka.items_reader import ItemsReader
@@ -38,8 +39,9 @@ _GATHER_S = 0.05
 def run_worker(settings: Settings) -> int:
     """Runs a worker process until a signal ends it. Blocking; installs signal handlers. Returns 0.
 
-    Raises: IntentRecError; the process should end with its exit code.
+    Raises: IntentRecError; the process should end with its exit code. ConfigError at once for a device that is not there.
     """
+    resolve_device(settings.device)
 
     async def work() -> None:
         metrics = Metrics()

@@ -140,7 +140,7 @@ class Settings(BaseSettings):
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-        description="device for inference and training; auto: CUDA if present",
+        description="device for inference and training; auto: CUDA if present and torch is installed",
     )
     # Where plays are many, one fetch for every few would cost worker and broker more than all other work on those plays.
     fetch_wait_ms: int = Field(

@@ -13,6 +13,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 readonly venv=${1:-.venv}
 readonly lock=${2:-dev}
+# What says that the installation is complete. make knows the first alone.
+stamp=$venv/installed
+[ "$lock" = dev ] || stamp=$venv/installed-$lock
+readonly stamp
 readonly log=$venv/install.log
 readonly -a candidates=(${PYTHON:-python3.11 python3.12 python3.13 python3.14 python3 python})
 
@@ -58,9 +62,13 @@ step() {
 }
 
 case $lock in serving | training | dev) ;; *) fail "$lock is no lock: serving, training or dev" ;; esac
-if ! [ -x "$venv/bin/python" ] || ! "$venv/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+has_another_lock() {
+    [ -n "$(find "$venv" -maxdepth 1 -name 'installed*' ! -path "$stamp" 2>/dev/null)" ]
+}
+
+if has_another_lock || ! [ -x "$venv/bin/python" ] || ! "$venv/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     python=$(find_python)
-    # An incomplete environment, or one with an older Python, is created again. --clear empties the folder, so log only afterwards.
+    # An incomplete environment, or one with an older Python or another lock, is created again. --clear empties the folder, so log only afterwards.
     "$python" -m venv --clear "$venv" || fail "$venv cannot be created: see the line above"
 fi
 : >"$log"
@@ -79,4 +87,4 @@ step "installing the locked packages ($size)" \
     "$venv/bin/uv" pip install --python "$venv/bin/python" --require-hashes -r "deploy/locks/$lock.txt"
 step 'installing intentrec' \
     "$venv/bin/uv" pip install --python "$venv/bin/python" --no-deps --no-build-isolation --editable .
-touch "$venv/installed"
+touch "$stamp"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from intentrec_core.device import require_torch
 from intentrec_core.errors import NotDrained
 from stream.cli import options
 from stream.cli.progress import bars, notes, training_bars
@@ -89,6 +90,7 @@ def demo(
     from stream.demo.run import ReplayPlan, run_demo
     from stream.kafka.replay import Pace
 
+    require_torch()
     unwind_on_signals()
     settings = options.settings(cache_dir=cache_dir, broker=broker)
     pace = Pace(rate=DEFAULT_RATE if rate is None and speed is None else rate, speed=speed)

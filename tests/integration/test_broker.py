@@ -10,11 +10,13 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from intentrec_core.errors import BrokerError, StateError
@@ -44,6 +46,42 @@ def test_a_stopped_broker_is_gone_and_listened_on_loopback_only(tmp_path: Path) 
             assert f"00000000:{broker.port:04X}" not in local
     assert not _answers(broker.port)
     assert not broker.running
+
+
+# Not on the embedded broker, which hides some (decision 123).
+@pytest.mark.kafka
+def test_a_reader_at_the_end_misses_nothing_of_several_producers(kafka_broker: Broker) -> None:
+    assert asyncio.run(offsets_read(kafka_broker.address, num_producers=4, num_each=100)) == list(range(400))
+
+
+async def offsets_read(broker: str, *, num_producers: int, num_each: int) -> list[int]:
+    """Offsets that a reader gets while producers write to its partition, one record after another each."""
+    topic = TopicPartition(f"written-by-several-{uuid.uuid4().hex}", 0)
+    create_topic(broker, topic.topic)
+    producers = [AIOKafkaProducer(bootstrap_servers=broker, acks="all") for _ in range(num_producers)]
+    reader = AIOKafkaConsumer(bootstrap_servers=broker, enable_auto_commit=False)
+    offsets: list[int] = []
+
+    async def write(producer: AIOKafkaProducer) -> None:
+        async with producer:
+            for _ in range(num_each):
+                await producer.send_and_wait(topic.topic, b"record", partition=0)
+
+    async with reader:
+        reader.assign([topic])
+        await reader.seek_to_beginning(topic)
+        writing = asyncio.gather(*(write(producer) for producer in producers))
+        while await reader.position(topic) < num_producers * num_each:
+            for records in (await reader.getmany(timeout_ms=100)).values():
+                offsets += [record.offset for record in records]
+        await writing
+    return offsets
+
+
+def create_topic(broker: str, name: str) -> None:
+    admin = AdminClient({"bootstrap.servers": broker})
+    (created,) = admin.create_topics([NewTopic(name, 1, 1)]).values()
+    created.result(30)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])

@@ -83,7 +83,9 @@ def test_numbers_rise_and_a_follower_sees_every_announcement(settings: Settings)
     run(test())
 
 
-@on_both_brokers
+# Of two producers that write at once, the embedded broker may hide a record from a reader (decision 123): here, which was first.
+@pytest.mark.kafka
+@pytest.mark.parametrize("settings", ["kafka"], indirect=True)
 def test_announcers_at_the_same_time_get_numbers_of_their_own(settings: Settings) -> None:
     async def test() -> None:
         await create_topics(settings)

@@ -56,7 +56,7 @@ WEIGHTS_AS_ARRAYS = (
         TEST_WITHOUT,
     ),
     fault(
-        "auto is CUDA where torch is not installed",
+        "auto is refused where torch is not installed and a driver is",
         "intentrec_core/device.py",
         "not (has_driver() and has_torch())",
         "not has_driver()",
@@ -70,9 +70,23 @@ WEIGHTS_AS_ARRAYS = (
         "tests/unit/stream/doctor/test_machine.py",
     ),
     fault(
+        "a worker connects before it asks for its device",
+        "stream/app.py",
+        "    resolve_device(settings.device)\n",
+        "",
+        "tests/integration/test_serving_installation.py",
+    ),
+    fault(
+        "a GPU's caches are counted as those of a CPU",
+        "tests/bench/bench_capacity.py",
+        'i["gpu_kv_room" if on_gpu else "kv_room"]',
+        'i["kv_room"]',
+        "tests/unit/bench/test_harness.py",
+    ),
+    fault(
         "data are downloaded for a training that cannot begin",
         "stream/cli/learning.py",
-        "    require_torch()  # before a download\n",
+        "    require_torch()\n",
         "",
         "tests/unit/stream/cli/test_cli.py",
     ),

@@ -98,6 +98,9 @@ def test_capacity_follows_its_inputs() -> None:
     small = bench_capacity.plan(inputs, CPU_SMALL)
     assert small.figures["kv_tb"] == pytest.approx(366 / 5_126 * once.figures["kv_tb"])
     assert small.figures["workers"] < once.figures["workers"]
+    gpu = bench_capacity.plan({**inputs, "kv_room": 9.0}, bench_capacity.SYSTEMS["gpu"])
+    assert gpu.figures["kv_kb_per_member"] == pytest.approx(256 * 4 / 3 * 2_560 / 1_000)
+    assert once.figures["kv_kb_per_member"] == pytest.approx(256 * 8 / 7 * 5_126 / 1_000)
     forgetful = bench_capacity.plan({**inputs, "members": 1e6}, CPU)
     assert forgetful.figures["kv_tb"] < once.figures["kv_tb"]
     assert forgetful.walls[0][0] > once.walls[0][0]

@@ -109,7 +109,15 @@ def test_the_locks_cover_every_declared_dependency() -> None:
     for lock, requirements in declared.items():
         names = {re.split(r"[<>=\[]", requirement)[0].lower() for requirement in requirements}
         assert names <= locked(lock)
+    assert locked("serving") < locked("training") < locked("dev")
     assert not [name for name in locked("serving") if re.match("torch|triton|nvidia|cuda", name)]
+
+
+def test_every_lock_that_is_named_is_there() -> None:
+    scripts = [*ROOT.glob("deploy/**/*.sh"), *ROOT.glob("tests/**/*.sh"), ROOT / "Makefile"]
+    named = {name for script in scripts for name in re.findall(r"deploy/locks/([a-z]+)\.txt", script.read_text())}
+    assert named >= {"build", "training"}
+    assert named <= {path.stem for path in (ROOT / "deploy/locks").iterdir()}
 
 
 def test_ci_calls_the_same_targets_as_people() -> None:

@@ -13,6 +13,6 @@ folder=tests/bench/baselines/quix
 shared=$(grep -E '^[a-z]+$' "$folder/requirements.in" | paste -sd '|')
 constraints=$(mktemp)
 trap 'rm -f "$constraints"' EXIT
-grep -E "^($shared)==" deploy/locks/runtime.txt | sed 's/ \\$//' >"$constraints"
+grep -E "^($shared)==" deploy/locks/training.txt | sed 's/ \\$//' >"$constraints"
 "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
     "$folder/requirements.in" --constraints "$constraints" --output-file "$folder/lock.txt" "$@"

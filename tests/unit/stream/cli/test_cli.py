@@ -228,13 +228,14 @@ def test_help_needs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).returncode == 0
 
 
-@pytest.mark.parametrize("command", ["train", "eval"])
-def test_without_torch_nothing_is_downloaded(
-    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("command", [["train", "--announce"], ["demo", "--headless"]], ids=" ".join)
+def test_without_torch_nothing_is_downloaded_and_no_broker_is_waited_for(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("intentrec_core.device.has_torch", lambda: False)
     monkeypatch.chdir(tmp_path)
-    assert run(command, "--data", "movielens-100k", "--cache-dir", str(tmp_path / "cache")) == ConfigError.exit_code
+    given = ["--cache-dir", str(tmp_path / "cache"), "--broker", "127.0.0.1:1"]
+    assert run(*command, *given) == ConfigError.exit_code
     assert "torch" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.parquet"))
 

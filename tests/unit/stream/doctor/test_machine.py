@@ -31,9 +31,12 @@ def test_a_driver_that_cannot_be_used_without_torch_is_a_warning(
     monkeypatch.setattr("stream.doctor.machine.resolve_device", lambda _: "cpu")
     checks = Checks()
     check_machine(Settings.load(), checks)
-    (found,) = [check for check in checks.found if check.area == "GPU"]
-    assert found.status is status
-    assert ("install intentrec[torch]" in found.remedy) is not has_torch
+    monkeypatch.setattr("stream.doctor.machine.has_driver", lambda: False)
+    check_machine(Settings.load(), checks)
+    with_driver, without = [check for check in checks.found if check.area == "GPU"]
+    assert with_driver.status is status
+    assert ("install intentrec[torch]" in with_driver.remedy) is not has_torch
+    assert ("training needs torch" in without.found) is not has_torch
 
 
 @pytest.mark.parametrize(("kv_dtype", "status"), [("float32", CheckStatus.OK), ("int8", CheckStatus.ERROR)])
