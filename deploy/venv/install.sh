@@ -5,6 +5,7 @@
 #
 # LOCK names one of deploy/locks: serving is what worker and gateway need on a CPU, training is what every command needs, dev has
 # the tools for development too.
+#
 # Needs Python 3.11 or newer with its venv module, and a package index. Errors are one line that says what is missing.
 # pip installs uv, also from the lock; uv installs the rest about ten times faster than pip would. uv compiles all packages to
 # bytecode once, as pip does: otherwise each process compiles what it imports, if the environment forbids Python to write bytecode.
@@ -61,14 +62,16 @@ step() {
     fail "$what failed: ${reason:-no reason given} (details: $log)"
 }
 
-case $lock in serving | training | dev) ;; *) fail "$lock is no lock: serving, training or dev" ;; esac
+# Whether the folder was installed by another lock, whose packages would stay.
 has_another_lock() {
     [ -n "$(find "$venv" -maxdepth 1 -name 'installed*' ! -path "$stamp" 2>/dev/null)" ]
 }
 
+case $lock in serving | training | dev) ;; *) fail "$lock is no lock: serving, training or dev" ;; esac
 if has_another_lock || ! [ -x "$venv/bin/python" ] || ! "$venv/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     python=$(find_python)
-    # An incomplete environment, or one with an older Python or another lock, is created again. --clear empties the folder, so log only afterwards.
+    # An incomplete environment, or one with an older Python or another lock, is created again. --clear empties the folder, so log
+    # only afterwards.
     "$python" -m venv --clear "$venv" || fail "$venv cannot be created: see the line above"
 fi
 : >"$log"

@@ -27,6 +27,8 @@ def python(tmp_path: Path) -> Path:
     script = [str(ROOT / "deploy/venv/install.sh"), str(tmp_path / "venv"), "serving"]
     installed = subprocess.run(["bash", *script], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert installed.returncode == 0, installed.stderr
+    # make takes a folder with the file "installed" for a complete one of its own.
+    assert [path.name for path in (tmp_path / "venv").glob("installed*")] == ["installed-serving"]
     return tmp_path / "venv/bin/python"
 
 

@@ -79,6 +79,10 @@ def test_without_a_network_it_says_so_and_the_next_run_goes_on(tmp_path: Path) -
     assert not (tmp_path / "venv/installed").exists()
     assert (tmp_path / "venv/bin/python").exists()
     assert "the package index cannot be reached" in told(install(tmp_path / "venv", **environment))
+    of_another_lock = tmp_path / "venv/installed-serving"
+    of_another_lock.touch()
+    install(tmp_path / "venv", **environment)
+    assert not of_another_lock.exists(), "its packages would stay"
 
 
 def test_locks_pin_every_package_by_hash_and_name_no_index() -> None:
