@@ -2,6 +2,9 @@
 
 pytest-xdist gives each process an equal share of the list, and one that is done takes tests from the end of another's. In the
 order of folders one share had all slow tests, and the suite ended with one process at work and the others waiting for it.
+
+Tests of ``e2e`` are the slow ones of the last share alone. Each runs a whole system that trains: three at once starved one
+another until a trainer killed its run as one that hangs. Beside them the other processes run tests that mostly wait for a broker.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from itertools import groupby
 
 import pytest
 
-_SLOW_FOLDERS = ("browser", "e2e", "faults", "integration")
+_SLOW_FOLDERS, _WHOLE_SYSTEMS = ("browser", "faults", "integration"), ("e2e",)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -22,11 +25,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def shares_with_slow_first(items: Sequence[pytest.Item], num_shares: int) -> list[pytest.Item]:
-    """Equal shares, one after another. The tests of a file stay together, but for those at the border of two shares."""
+    """Equal shares, two or more, one after another. The tests of a file stay together, but for those at the border of two
+    shares.
+    """
     files = [list(tests) for _, tests in groupby(items, key=lambda item: item.path)]
-    slow = [tests for tests in files if _is_slow(tests[0])]
-    quick = [test for tests in files if not _is_slow(tests[0]) for test in tests]
-    shares = [[test for tests in slow[number::num_shares] for test in tests] for number in range(num_shares)]
+    slow = [tests for tests in files if _is_in(tests[0], _SLOW_FOLDERS)]
+    systems = [test for test in items if _is_in(test, _WHOLE_SYSTEMS)]
+    quick = [test for test in items if not _is_in(test, _SLOW_FOLDERS + _WHOLE_SYSTEMS)]
+    others = num_shares - 1
+    shares = [[test for tests in slow[number::others] for test in tests] for number in range(others)] + [systems]
     ordered: list[pytest.Item] = []
     for number, share in enumerate(shares):
         rest = (len(items) * (number + 1)) // num_shares - len(ordered) - len(share)
@@ -35,5 +42,5 @@ def shares_with_slow_first(items: Sequence[pytest.Item], num_shares: int) -> lis
     return ordered + quick
 
 
-def _is_slow(item: pytest.Item) -> bool:
-    return any(folder in item.path.parts for folder in _SLOW_FOLDERS)
+def _is_in(item: pytest.Item, folders: Sequence[str]) -> bool:
+    return any(folder in item.path.parts for folder in folders)
